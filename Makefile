@@ -1,0 +1,62 @@
+# plyfs. The two commands to begin with: `make demo` and `make test`.
+
+GO      ?= go
+PREFIX  ?= /usr/local
+DESTDIR ?=
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+FUZZTIME ?= 30s
+
+.PHONY: all build demo test test-race lint format vuln bench fuzz deps tools install uninstall clean
+
+all: build
+
+# One static binary: no C library, no paths of the machine that built it.
+build:
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/plyfs ./cmd/plyfs
+
+# The main path on an image and a registry made on the spot. Needs root and /dev/fuse, and nothing but Go.
+demo: build
+	$(GO) run ./scripts/demo -plyfs bin/plyfs
+
+# Installs what the tests need, then runs all of them.
+test: deps
+	$(GO) test -timeout 15m ./...
+
+test-race: deps
+	$(GO) test -race -timeout 40m ./...
+
+deps:
+	scripts/install-deps.sh
+
+# golangci-lint, gofumpt and govulncheck in the versions that CI uses.
+tools:
+	scripts/install-tools.sh
+
+lint: tools
+	@tools=$$(scripts/install-tools.sh --where) && "$$tools/golangci-lint" run ./... && \
+	bad=$$(git ls-files '*.go' | xargs "$$tools/gofumpt" -l) && \
+	if [ -n "$$bad" ]; then echo "not formatted (make format):"; echo "$$bad"; exit 1; fi
+
+format: tools
+	@tools=$$(scripts/install-tools.sh --where) && git ls-files '*.go' | xargs "$$tools/gofumpt" -w
+
+vuln: tools
+	scripts/vulncheck.sh
+
+# Measures plyfs beside other programs on one image and registry: docs are in scripts/bench.
+bench: build deps
+	$(GO) run ./scripts/bench -plyfs bin/plyfs
+
+# Runs every fuzz target for FUZZTIME.
+fuzz:
+	scripts/fuzz.sh $(FUZZTIME)
+
+install: build
+	install -D -m 0755 bin/plyfs $(DESTDIR)$(PREFIX)/bin/plyfs
+
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/bin/plyfs
+
+clean:
+	rm -rf bin
