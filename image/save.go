@@ -1,0 +1,191 @@
+package image
+
+import (
+	"archive/tar"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/distribution/reference"
+	"github.com/opencontainers/go-digest"
+
+	"github.com/plyfs/plyfs/layerstore"
+)
+
+// Format is the format of an archive of images.
+type Format string
+
+// The formats that Save writes.
+const (
+	// DockerArchive is what `docker save` writes and every tool loads: manifest.json, configs and uncompressed layers.
+	// https://github.com/moby/docker-image-spec/blob/main/spec.md#combined-image-json--filesystem-changeset-format
+	DockerArchive Format = "docker-archive"
+	// OCIArchive is a tar of an OCI image layout, with manifests and compressed layers byte for byte as pulled.
+	// https://github.com/opencontainers/image-spec/blob/v1.1.1/image-layout.md
+	OCIArchive Format = "oci-archive"
+)
+
+// saved is an image of an archive with the names that it gets there, sorted.
+type saved struct {
+	layerstore.Image
+	names []Reference
+}
+
+// Save writes images to w as one archive. A repository without a tag stands for all its tags, as in docker; an image given
+// by ID or digest gets no name in the archive. The bytes depend on the images and their names alone: saved again they are
+// the same. Nothing is written if a reference cannot be resolved. Errors: as for Resolve; ErrNotFound of layerstore for a
+// blob that is not kept; those of w; the context's.
+func Save(ctx context.Context, st *layerstore.Store, w io.Writer, format Format, refs []string) error {
+	if len(refs) == 0 {
+		return errors.New("save: name at least one image")
+	}
+	images, err := selectImages(ctx, st, refs)
+	if err != nil {
+		return err
+	}
+	a := &archive{ctx: ctx, st: st, tw: tar.NewWriter(w), seen: map[string]bool{}}
+	switch format {
+	case DockerArchive:
+		err = a.docker(images)
+	case OCIArchive:
+		err = a.oci(images)
+	default:
+		return fmt.Errorf("save: unknown format %q: use %s or %s", clean(string(format)), DockerArchive, OCIArchive)
+	}
+	if err != nil {
+		return err
+	}
+	return a.tw.Close()
+}
+
+// selectImages resolves what is to be saved, in a fixed order whatever the order of refs.
+func selectImages(ctx context.Context, st *layerstore.Store, refs []string) ([]saved, error) {
+	byManifest := map[digest.Digest]*saved{}
+	add := func(img layerstore.Image, name *Reference) {
+		s := byManifest[img.Manifest]
+		if s == nil {
+			s = &saved{Image: img}
+			byManifest[img.Manifest] = s
+		}
+		if name != nil && !slices.Contains(s.names, *name) {
+			s.names = append(s.names, *name)
+		}
+	}
+	for _, r := range refs {
+		if err := selectRef(ctx, st, r, add); err != nil {
+			return nil, err
+		}
+	}
+	var list []saved
+	for _, s := range byManifest {
+		slices.SortFunc(s.names, func(a, b Reference) int { return strings.Compare(a.String(), b.String()) })
+		list = append(list, *s)
+	}
+	slices.SortFunc(list, func(a, b saved) int { return strings.Compare(string(a.Manifest), string(b.Manifest)) })
+	return list, nil
+}
+
+func selectRef(ctx context.Context, st *layerstore.Store, r string, add func(layerstore.Image, *Reference)) error {
+	named, err := reference.ParseNormalizedNamed(r)
+	if err == nil && reference.IsNameOnly(named) {
+		all, err := st.Images(ctx)
+		if err != nil {
+			return err
+		}
+		found := false
+		for _, img := range all {
+			for _, n := range img.Names {
+				if ref, err := ParseReference(n); err == nil && ref.Name() == named.Name() {
+					found = true
+					add(img, &ref)
+				}
+			}
+		}
+		if found {
+			return nil
+		}
+	}
+	img, err := Resolve(ctx, st, r)
+	if err != nil {
+		return err
+	}
+	if ref, err := ParseReference(r); err == nil && ref.Digest == "" && slices.Contains(img.Names, ref.String()) {
+		add(img, &ref)
+	} else {
+		add(img, nil)
+	}
+	return nil
+}
+
+// archive writes the files of one archive.
+type archive struct {
+	ctx  context.Context //nolint:containedctx // it bounds one Save
+	st   *layerstore.Store
+	tw   *tar.Writer
+	seen map[string]bool // names written
+}
+
+// header is the same for the same file at any time and on any machine.
+func header(name string, size int64) *tar.Header {
+	return &tar.Header{Typeflag: tar.TypeReg, Name: name, Size: size, Mode: 0o644, ModTime: time.Unix(0, 0)}
+}
+
+func (a *archive) bytes(name string, b []byte) error {
+	if a.seen[name] {
+		return nil
+	}
+	a.seen[name] = true
+	if err := a.tw.WriteHeader(header(name, int64(len(b)))); err != nil {
+		return err
+	}
+	_, err := a.tw.Write(b)
+	return err
+}
+
+func (a *archive) dir(name string) error {
+	h := header(name, 0)
+	h.Typeflag, h.Mode = tar.TypeDir, 0o755
+	return a.tw.WriteHeader(h)
+}
+
+// file copies a file whose content has digest d, and says so if it has not: an archive is carried elsewhere, where nobody
+// could tell what is wrong.
+func (a *archive) file(name string, f *os.File, d digest.Digest) (err error) {
+	defer func() { err = errors.Join(err, f.Close()) }()
+	fi, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if err := a.tw.WriteHeader(header(name, fi.Size())); err != nil {
+		return err
+	}
+	verifier := d.Verifier()
+	buf := make([]byte, copyBuffer)
+	n, err := io.CopyBuffer(struct{ io.Writer }{io.MultiWriter(a.tw, verifier)}, &ctxReader{a.ctx, f}, buf)
+	if err != nil {
+		return err
+	}
+	if n != fi.Size() || !verifier.Verified() {
+		return &kindError{kind: layerstore.ErrDigestMismatch,
+			msg: fmt.Sprintf("%s of the store is damaged: pull its image again", d)}
+	}
+	return nil
+}
+
+// ctxReader stops reading when its context ends.
+type ctxReader struct {
+	ctx context.Context //nolint:containedctx // a reader has no other way to get it
+	r   io.Reader
+}
+
+func (c *ctxReader) Read(p []byte) (int, error) {
+	if err := c.ctx.Err(); err != nil {
+		return 0, context.Cause(c.ctx)
+	}
+	return c.r.Read(p)
+}
