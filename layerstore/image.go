@@ -1,0 +1,252 @@
+package layerstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// PutImage adds an image whose config blob and layers are all in the store, and writes its manifest exactly as given. name
+// is a full reference, or "" for none; the image that had it keeps its content without the name. repoDigest, "" for
+// none, is remembered as one of Image.RepoDigests. Errors: ErrInvalid and ErrTooLarge for a manifest or config that
+// breaks its format or does not fit the other; ErrNotFound naming what lacks; ErrNoSpace, ErrNotWritable, ctx's.
+func (s *Store) PutImage(ctx context.Context, name string, manifest []byte, mediaType, repoDigest string) (Image, error) {
+	for _, ref := range []string{name, repoDigest} {
+		if ref != "" {
+			if err := checkRef(ref); err != nil {
+				return Image{}, err
+			}
+		}
+	}
+	m, err := parseManifest(manifest, mediaType)
+	if err != nil {
+		return Image{}, err
+	}
+	l, err := s.lockStore(ctx, true)
+	if err != nil {
+		return Image{}, err
+	}
+	defer l.Release() //nolint:errcheck // closing a lock file loses nothing
+	configBytes, err := s.ReadBlob(m.Config.Digest, MaxConfigSize)
+	if err != nil {
+		return Image{}, fmt.Errorf("image config: %w", err)
+	}
+	img, err := newImage(manifest, configBytes, mediaType)
+	if err != nil {
+		return Image{}, err
+	}
+	for i, spec := range img.Layers {
+		if !s.HasLayer(spec) {
+			return Image{}, fmt.Errorf("layer %d of the image (%s): %w in %s: pull it again", i+1, spec.Digest, ErrNotFound, s.root)
+		}
+	}
+	img.Size = s.unpackedSize(img)
+	if err := s.writeBlobLocked(img.Manifest, manifest); err != nil {
+		return Image{}, err
+	}
+	ix, err := s.readIndex()
+	if err != nil {
+		return Image{}, err
+	}
+	e := ix.put(img)
+	if name != "" {
+		ix.setName(e, name)
+	}
+	if repoDigest != "" {
+		e.repoDigests = addSorted(e.repoDigests, repoDigest)
+	}
+	img.Names, img.RepoDigests = slices.Clone(e.names), slices.Clone(e.repoDigests)
+	return img, s.writeIndex(ix)
+}
+
+// put returns the entry of the image's manifest, a new one if there is none.
+func (ix *index) put(img Image) *entry {
+	e := ix.find(img.Manifest)
+	if e == nil {
+		e = &entry{}
+		ix.entries = append(ix.entries, e)
+	}
+	if e.desc.Annotations == nil {
+		e.desc.Annotations = map[string]string{}
+	}
+	e.desc.MediaType, e.desc.Digest, e.desc.Size = img.MediaType, img.Manifest, int64(len(img.ManifestBytes))
+	e.desc.Annotations[annotationID] = string(img.ID)
+	e.desc.Annotations[annotationSize] = strconv.FormatInt(img.Size, 10)
+	if !img.Created.IsZero() {
+		e.desc.Annotations[v1.AnnotationCreated] = img.Created.Format("2006-01-02T15:04:05.999999999Z07:00")
+	}
+	return e
+}
+
+func (s *Store) unpackedSize(img Image) int64 {
+	var sum int64
+	for _, spec := range img.Layers {
+		size, _ := isRegular(s.path(dirLayers, spec.DiffID.Encoded()+suffixTar))
+		sum += size
+	}
+	return sum
+}
+
+// TagImage gives the image that nameOrID stands for one more name, a full reference. Errors: those of ResolveImage and
+// PutImage.
+func (s *Store) TagImage(ctx context.Context, nameOrID, name string) error {
+	if err := checkRef(name); err != nil {
+		return err
+	}
+	l, err := s.lockStore(ctx, true)
+	if err != nil {
+		return err
+	}
+	defer l.Release() //nolint:errcheck // closing a lock file loses nothing
+	ix, err := s.readIndex()
+	if err != nil {
+		return err
+	}
+	found, err := s.match(ix, nameOrID)
+	if err != nil {
+		return err
+	}
+	ix.setName(found[0], name)
+	return s.writeIndex(ix)
+}
+
+// load reads an image that index.json lists.
+func (s *Store) load(e *entry) (Image, error) {
+	b, err := s.ReadBlob(e.desc.Digest, MaxManifestSize)
+	if err != nil {
+		return Image{}, err
+	}
+	mediaType := e.desc.MediaType
+	if mediaType == "" {
+		mediaType = manifestMediaType(b)
+	}
+	m, err := parseManifest(b, mediaType)
+	if err != nil {
+		return Image{}, err
+	}
+	c, err := s.ReadBlob(m.Config.Digest, MaxConfigSize)
+	if err != nil {
+		return Image{}, err
+	}
+	img, err := newImage(b, c, mediaType)
+	if err != nil {
+		return Image{}, err
+	}
+	img.Names, img.RepoDigests = slices.Clone(e.names), slices.Clone(e.repoDigests)
+	if img.Size, err = strconv.ParseInt(e.desc.Annotations[annotationSize], 10, 64); err != nil {
+		img.Size = s.unpackedSize(img)
+	}
+	return img, nil
+}
+
+// Images lists the images, newest first. It takes no lock. An image that cannot be read is left out and logged; one that
+// is removed meanwhile is left out.
+func (s *Store) Images(ctx context.Context) ([]Image, error) {
+	ix, err := s.readIndex()
+	if err != nil {
+		return nil, err
+	}
+	images := make([]Image, 0, len(ix.entries))
+	for _, e := range ix.entries {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		img, err := s.load(e)
+		if errors.Is(err, ErrInvalid) && !s.ours(e) {
+			continue // a manifest that another tool put there, of something that is no image here
+		}
+		if err != nil {
+			if now, rerr := s.readIndex(); rerr == nil && now.find(e.desc.Digest) != nil {
+				s.log.Warnf("image %s cannot be read, pull it again or remove it: %v", displayName(e), err)
+			}
+			continue
+		}
+		images = append(images, img)
+	}
+	slices.SortStableFunc(images, func(a, b Image) int { return b.Created.Compare(a.Created) })
+	return images, nil
+}
+
+// ours reports whether PutImage made the entry.
+func (s *Store) ours(e *entry) bool { return e.desc.Annotations[annotationID] != "" }
+
+func displayName(e *entry) string {
+	if len(e.names) > 0 {
+		return e.names[0]
+	}
+	return string(e.desc.Digest)
+}
+
+// ResolveImage finds the image that a full reference, a repo digest ("name@sha256:…"), the digest of a manifest or a
+// config, or the beginning of an image ID (with or without "sha256:") stands for. Errors: ErrNotFound, ErrAmbiguous, those
+// of reading the image.
+func (s *Store) ResolveImage(ctx context.Context, nameOrID string) (Image, error) {
+	for {
+		ix, err := s.readIndex()
+		if err != nil {
+			return Image{}, err
+		}
+		found, err := s.match(ix, nameOrID)
+		if err != nil {
+			return Image{}, err
+		}
+		img, err := s.load(found[0])
+		if err == nil || ctx.Err() != nil {
+			return img, errors.Join(err, ctx.Err())
+		}
+		if now, rerr := s.readIndex(); rerr != nil || now.find(found[0].desc.Digest) != nil {
+			return Image{}, fmt.Errorf("image %s: %w", nameOrID, err)
+		}
+	}
+}
+
+// match finds what nameOrID stands for: one entry by name or manifest, all manifests of one config by ID, those with names
+// first.
+func (s *Store) match(ix *index, nameOrID string) ([]*entry, error) {
+	if e := ix.named(nameOrID); e != nil {
+		return []*entry{e}, nil
+	}
+	if d := digest.Digest(nameOrID); strings.HasPrefix(nameOrID, "sha256:") && ix.find(d) != nil {
+		return []*entry{ix.find(d)}, nil
+	}
+	var found []*entry
+	for _, e := range ix.entries {
+		if slices.Contains(e.repoDigests, nameOrID) {
+			found = append(found, e)
+		}
+	}
+	if len(found) > 0 {
+		return sortNamedFirst(found), nil
+	}
+	prefix := strings.TrimPrefix(nameOrID, "sha256:")
+	if len(prefix) > 64 || !isHex(prefix, len(prefix)) || prefix == "" {
+		return nil, fmt.Errorf("image %.200q: %w in %s", nameOrID, ErrNotFound, s.root)
+	}
+	var id string
+	for _, e := range ix.entries {
+		got := e.desc.Annotations[annotationID]
+		if !strings.HasPrefix(strings.TrimPrefix(got, "sha256:"), prefix) {
+			continue
+		}
+		if id != "" && got != id {
+			return nil, fmt.Errorf("image ID %s: %w: it begins %.19s and %.19s: give more digits", nameOrID, ErrAmbiguous, id, got)
+		}
+		id = got
+		found = append(found, e)
+	}
+	if len(found) == 0 {
+		return nil, fmt.Errorf("image %.200q: %w in %s", nameOrID, ErrNotFound, s.root)
+	}
+	return sortNamedFirst(found), nil
+}
+
+func sortNamedFirst(es []*entry) []*entry {
+	slices.SortStableFunc(es, func(a, b *entry) int { return min(len(b.names), 1) - min(len(a.names), 1) })
+	return es
+}

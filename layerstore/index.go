@@ -1,0 +1,152 @@
+package layerstore
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+	"strings"
+
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Annotations of an entry of index.json. Those of the prefix io.plyfs. are ours.
+const (
+	annotationName        = v1.AnnotationRefName     // the full reference, as skopeo's and crane's oci: transports look it up
+	annotationRepoDigests = "io.plyfs.repo-digests"  // space-separated
+	annotationID          = "io.plyfs.image-id"      // digest of the config
+	annotationSize        = "io.plyfs.unpacked-size" // sum of the uncompressed tars, decimal
+)
+
+// entry is an image of index.json: the entries of one manifest taken together.
+type entry struct {
+	desc        v1.Descriptor
+	names       []string
+	repoDigests []string
+}
+
+// index is index.json: one entry a manifest, in the order of the file.
+type index struct {
+	raw     v1.Index
+	entries []*entry
+}
+
+// readIndex reads index.json. It needs no lock: the file is replaced as a whole.
+func (s *Store) readIndex() (*index, error) {
+	b, err := readLimited(s.path(nameIndex), maxIndexSize)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s is missing: the store is damaged: %w", s.path(nameIndex), ErrCorrupt)
+	}
+	if err != nil {
+		return nil, s.explain("reading the list of images", err)
+	}
+	ix := &index{}
+	if err := json.Unmarshal(b, &ix.raw); err != nil {
+		return nil, fmt.Errorf("%s is damaged (%v): %w", s.path(nameIndex), err, ErrCorrupt) //nolint:errorlint // the sentinel is what counts
+	}
+	byDigest := map[Digest]*entry{}
+	for _, d := range ix.raw.Manifests {
+		if _, err := hexOf(d.Digest); err != nil {
+			return nil, fmt.Errorf("%s is damaged (%v): %w", s.path(nameIndex), err, ErrCorrupt) //nolint:errorlint // as above
+		}
+		e := byDigest[d.Digest]
+		if e == nil {
+			e = &entry{desc: d}
+			e.desc.Annotations = maps.Clone(d.Annotations)
+			delete(e.desc.Annotations, annotationName)
+			delete(e.desc.Annotations, annotationRepoDigests)
+			byDigest[d.Digest] = e
+			ix.entries = append(ix.entries, e)
+		}
+		if name := d.Annotations[annotationName]; name != "" {
+			e.names = addSorted(e.names, name)
+		}
+		for _, r := range strings.Fields(d.Annotations[annotationRepoDigests]) {
+			e.repoDigests = addSorted(e.repoDigests, r)
+		}
+	}
+	ix.raw.Manifests = nil
+	return ix, nil
+}
+
+// writeIndex replaces index.json. The caller holds the store lock exclusively since before readIndex.
+func (s *Store) writeIndex(ix *index) error {
+	out := ix.raw
+	out.SchemaVersion = 2
+	out.MediaType = v1.MediaTypeImageIndex
+	out.Manifests = []v1.Descriptor{}
+	for _, e := range ix.entries {
+		names := e.names
+		if len(names) == 0 {
+			names = []string{""}
+		}
+		for _, name := range names {
+			d := e.desc
+			d.Annotations = maps.Clone(e.desc.Annotations)
+			if d.Annotations == nil {
+				d.Annotations = map[string]string{}
+			}
+			if name != "" {
+				d.Annotations[annotationName] = name
+			}
+			if len(e.repoDigests) > 0 {
+				d.Annotations[annotationRepoDigests] = strings.Join(e.repoDigests, " ")
+			}
+			out.Manifests = append(out.Manifests, d)
+		}
+	}
+	b, err := json.Marshal(out)
+	if err != nil {
+		return err
+	}
+	if len(b) > maxIndexSize {
+		return fmt.Errorf("the list of images would have %d bytes: %w: remove some", len(b), ErrTooLarge)
+	}
+	return s.explain("writing the list of images", s.writeFile(s.path(nameIndex), b))
+}
+
+// find returns the entry of a manifest, nil if there is none.
+func (ix *index) find(d Digest) *entry {
+	for _, e := range ix.entries {
+		if e.desc.Digest == d {
+			return e
+		}
+	}
+	return nil
+}
+
+// named returns the entry that has the name, nil if there is none.
+func (ix *index) named(name string) *entry {
+	for _, e := range ix.entries {
+		if slices.Contains(e.names, name) {
+			return e
+		}
+	}
+	return nil
+}
+
+// setName gives e the name and takes it from who had it, which stays without, as docker's dangling images do.
+func (ix *index) setName(e *entry, name string) {
+	if old := ix.named(name); old != nil && old != e {
+		old.removeName(name)
+	}
+	e.names = addSorted(e.names, name)
+}
+
+func (e *entry) removeName(name string) {
+	e.names = slices.DeleteFunc(e.names, func(n string) bool { return n == name })
+}
+
+func (ix *index) remove(e *entry) {
+	ix.entries = slices.DeleteFunc(ix.entries, func(o *entry) bool { return o == e })
+}
+
+func addSorted(list []string, s string) []string {
+	i, ok := slices.BinarySearch(list, s)
+	if ok {
+		return list
+	}
+	return slices.Insert(list, i, s)
+}
