@@ -1,0 +1,428 @@
+package overlay
+
+import (
+	"errors"
+
+	"golang.org/x/sys/unix"
+)
+
+// Cred is who makes an inode.
+type Cred struct {
+	UID, GID uint32
+	Umask    uint32 // taken off the mode unless the directory has a default ACL
+}
+
+// wlockDir brings a directory up and write-locks its names.
+func (u *Union) wlockDir(id ID) (*dir, *openFile, error) {
+	if u.up == nil {
+		return nil, nil, unix.EROFS
+	}
+	d := u.tab.dir(id)
+	if d == nil {
+		return nil, nil, unix.ENOTDIR
+	}
+	if rec, _ := u.tab.get(id); rec.flags&flagUnlinked != 0 {
+		return nil, nil, unix.ENOENT
+	}
+	if err := u.copyUpMeta(id); err != nil {
+		return nil, nil, err
+	}
+	h, err := u.dirFD(id)
+	if err != nil {
+		return nil, nil, err
+	}
+	d.mu.Lock()
+	if rec, _ := u.tab.get(id); rec.flags&flagUnlinked != 0 {
+		d.mu.Unlock()
+		h.Release()
+		return nil, nil, unix.ENOENT
+	}
+	return d, h, nil
+}
+
+// inheritance tells what a new inode takes over from its directory. The caller holds d.mu.
+func (u *Union) inheritance(d *dir, h *openFile) (uint32, error) {
+	if v := d.inherit.Load(); v != 0 {
+		return v, nil
+	}
+	v := inheritKnown
+	p := at(h)
+	var st unix.Stat_t
+	if err := p.stat(&st); err != nil {
+		return 0, err
+	}
+	if st.Mode&unix.S_ISGID != 0 {
+		v |= inheritGroup
+	}
+	switch _, err := p.getxattr("system.posix_acl_default", nil); {
+	case err == nil:
+		v |= inheritACL
+	case !errors.Is(err, unix.ENODATA) && !errors.Is(err, unix.ENOTSUP):
+		return 0, err
+	}
+	d.inherit.Store(v)
+	return v, nil
+}
+
+// making is an inode being made under a new name.
+type making struct {
+	u    *Union
+	d    *dir
+	h    *openFile
+	name string
+	cred Cred
+	mode uint32 // type and permissions asked for
+	make func(fd int, name string, perm uint32) error
+	st   unix.Stat_t // of the inode made
+}
+
+// run makes the inode. The caller holds d.mu.
+func (m *making) run() error {
+	if m.d.lowers != nil {
+		seen, err := m.u.shadowed(m.d, m.h, m.name)
+		if err != nil {
+			return err
+		}
+		if seen {
+			return unix.EEXIST
+		}
+	}
+	inherit, err := m.u.inheritance(m.d, m.h)
+	if err != nil {
+		return err
+	}
+	perm := m.mode & 0o7777
+	if inherit&inheritACL == 0 {
+		perm &^= m.cred.Umask
+	}
+	p := place{m.h.fd, m.name}
+	err = m.make(p.fd, p.name, perm)
+	if errors.Is(err, unix.EEXIST) {
+		var st unix.Stat_t
+		if serr := p.stat(&st); serr != nil {
+			return serr
+		}
+		if !isWhiteout(&st) {
+			return unix.EEXIST
+		}
+		return m.overWhiteout(inherit, perm)
+	}
+	if err != nil {
+		return err
+	}
+	if err := m.finish(p, inherit, perm); err != nil {
+		_ = removeTree(p.fd, p.name) // the first error is the one to tell
+		return err
+	}
+	return nil
+}
+
+// shadowed reports whether a name shows that is in no upper directory.
+func (u *Union) shadowed(d *dir, h *openFile, name string) (bool, error) {
+	seen, err := u.lowerShows(d, name)
+	if err != nil || !seen {
+		return false, err
+	}
+	var st unix.Stat_t
+	err = place{h.fd, name}.stat(&st)
+	if errors.Is(err, unix.ENOENT) {
+		return true, nil
+	}
+	return false, err
+}
+
+// lowerShows reports whether the lower layers alone show a name in a directory.
+func (u *Union) lowerShows(d *dir, name string) (bool, error) {
+	it, err := u.lowerItem(d, name)
+	return it.Mode != 0, err
+}
+
+// lowerItem returns what the topmost lower layer that knows a name says of it, a whiteout when none does. Its Entry is
+// not held.
+func (u *Union) lowerItem(d *dir, name string) (Item, error) {
+	for _, r := range d.lowers {
+		it, err := u.lowers[r.layer].Lookup(r.entry, name)
+		if errors.Is(err, unix.ENOENT) {
+			continue
+		}
+		if err == nil && !it.IsWhiteout() {
+			u.lowers[r.layer].Forget(it.Entry)
+		}
+		return it, err
+	}
+	return Item{}, nil
+}
+
+// finish gives a new inode its owner and the mode bits that changing the owner took away.
+func (m *making) finish(p place, inherit, perm uint32) error {
+	gid := int(m.cred.GID)
+	if inherit&inheritGroup != 0 {
+		gid = -1
+	}
+	if err := p.chown(int(m.cred.UID), gid); err != nil {
+		return err
+	}
+	if perm&0o6000 != 0 && m.mode&unix.S_IFMT == unix.S_IFREG {
+		if err := p.chmod(perm); err != nil {
+			return err
+		}
+	}
+	return p.stat(&m.st)
+}
+
+// overWhiteout makes the inode in the work directory and puts it in the whiteout's place in one step.
+func (m *making) overWhiteout(inherit, perm uint32) error {
+	up := m.u.up
+	at, clean, err := m.workAlike(inherit)
+	if err != nil {
+		return err
+	}
+	defer clean()
+	tmp := place{at, up.tempName()}
+	if err := m.make(tmp.fd, tmp.name, perm); err != nil {
+		return err
+	}
+	err = m.finish(tmp, inherit, perm)
+	if err == nil {
+		err = m.swapIn(tmp)
+	}
+	if err != nil {
+		_ = removeTree(tmp.fd, tmp.name) // the first error is the one to tell
+	}
+	return err
+}
+
+// swapIn puts a prepared inode in a whiteout's place. A directory hides what the whiteout hid.
+func (m *making) swapIn(tmp place) error {
+	if m.mode&unix.S_IFMT != unix.S_IFDIR {
+		return unix.Renameat(tmp.fd, tmp.name, m.h.fd, m.name)
+	}
+	if err := tmp.setxattr(m.u.up.overlay+xattrOpaque, []byte("y"), 0); err != nil {
+		return err
+	}
+	if err := unix.Renameat2(tmp.fd, tmp.name, m.h.fd, m.name, unix.RENAME_EXCHANGE); err != nil {
+		return err
+	}
+	return unix.Unlinkat(tmp.fd, tmp.name, 0)
+}
+
+// workAlike returns a directory on the side in which a new inode inherits what it would in d, and a function that
+// removes it again.
+func (m *making) workAlike(inherit uint32) (fd int, clean func(), err error) {
+	up := m.u.up
+	if inherit == inheritKnown {
+		return up.work, func() {}, nil
+	}
+	name := up.tempName()
+	if err := unix.Mkdirat(up.work, name, 0o700); err != nil {
+		return -1, nil, err
+	}
+	clean = func() { _ = removeTree(up.work, name) } // work is cleared at the next start
+	if fd, err = openDir(up.work, name); err != nil {
+		clean()
+		return -1, nil, err
+	}
+	done := func() {
+		_ = unix.Close(fd) // a directory: nothing to report
+		clean()
+	}
+	if err := m.likeParent(place{up.work, name}, inherit); err != nil {
+		done()
+		return -1, nil, err
+	}
+	return fd, done, nil
+}
+
+func (m *making) likeParent(p place, inherit uint32) error {
+	parent := at(m.h)
+	if inherit&inheritGroup != 0 {
+		var st unix.Stat_t
+		if err := parent.stat(&st); err != nil {
+			return err
+		}
+		if err := p.chown(-1, int(st.Gid)); err != nil {
+			return err
+		}
+		if err := p.chmod(0o2700); err != nil {
+			return err
+		}
+	}
+	if inherit&inheritACL == 0 {
+		return nil
+	}
+	acl, err := parent.value("system.posix_acl_default")
+	if err != nil {
+		return err
+	}
+	return p.setxattr("system.posix_acl_default", acl, 0)
+}
+
+// create makes an inode under a new name and returns it, held.
+func (u *Union) create(parent ID, name string, c Cred, mode uint32, a *Attr,
+	mk func(fd int, name string, perm uint32) error,
+) (ID, error) {
+	if err := checkName(name); err != nil {
+		return 0, err
+	}
+	d, h, err := u.wlockDir(parent)
+	if err != nil {
+		return 0, err
+	}
+	defer h.Release()
+	defer d.mu.Unlock()
+	m := &making{u: u, d: d, h: h, name: name, cred: c, mode: mode, make: mk}
+	if err := m.run(); err != nil {
+		return 0, err
+	}
+	d.version.Add(1)
+	f := found{upper: true, st: m.st, mode: m.st.Mode & unix.S_IFMT, ino: upperIno(m.st.Ino), layer: -1}
+	if f.mode == unix.S_IFDIR {
+		d.addSubdirs(1)
+	}
+	id, err := u.intern(parent, name, &f)
+	if err != nil {
+		return 0, err
+	}
+	return id, u.fillAttr(id, &f, a)
+}
+
+// Mknod makes a regular file, device, fifo or socket. rdev is in the form of Attr.Rdev.
+func (u *Union) Mknod(parent ID, name string, c Cred, mode, rdev uint32, a *Attr) (ID, error) {
+	if mode&unix.S_IFMT == unix.S_IFCHR && rdev == 0 {
+		return 0, unix.EPERM // it would be a whiteout
+	}
+	return u.create(parent, name, c, mode, a, func(fd int, name string, perm uint32) error {
+		return unix.Mknodat(fd, name, mode&unix.S_IFMT|perm, int(decodeDev(rdev))) // #nosec G115 -- 32 bits
+	})
+}
+
+// Mkdir makes a directory.
+func (u *Union) Mkdir(parent ID, name string, c Cred, mode uint32, a *Attr) (ID, error) {
+	return u.create(parent, name, c, mode&0o7777|unix.S_IFDIR, a, unix.Mkdirat)
+}
+
+// Symlink makes a symlink.
+func (u *Union) Symlink(parent ID, name, target string, c Cred, a *Attr) (ID, error) {
+	return u.create(parent, name, c, unix.S_IFLNK|0o777, a, func(fd int, name string, _ uint32) error {
+		return unix.Symlinkat(target, fd, name)
+	})
+}
+
+// Tmpfile makes a regular file without a name.
+func (u *Union) Tmpfile(parent ID, c Cred, mode uint32, a *Attr) (ID, error) {
+	d, h, err := u.wlockDir(parent)
+	if err != nil {
+		return 0, err
+	}
+	defer h.Release()
+	defer d.mu.Unlock()
+	m := &making{u: u, d: d, h: h, cred: c, mode: mode&0o7777 | unix.S_IFREG}
+	inherit, err := u.inheritance(d, h)
+	if err != nil {
+		return 0, err
+	}
+	perm := mode & 0o7777
+	if inherit&inheritACL == 0 {
+		perm &^= c.Umask
+	}
+	fd, err := openRetry(h.fd, ".", unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, perm)
+	if err != nil {
+		return 0, err
+	}
+	file := newOpenFile(fd)
+	if err := m.finish(place{fd: fd}, inherit, perm); err != nil {
+		file.Release()
+		return 0, err
+	}
+	f := found{upper: true, st: m.st, mode: unix.S_IFREG, ino: upperIno(m.st.Ino), layer: -1}
+	id, err := u.intern(parent, "", &f)
+	if err != nil {
+		file.Release()
+		return 0, err
+	}
+	u.setPin(id, file)
+	u.tab.update(id, func(r *record) { r.flags |= flagPinned | flagUnlinked })
+	return id, u.fillAttr(id, &f, a)
+}
+
+// Link gives an inode one more name and returns it, held.
+func (u *Union) Link(id, parent ID, name string, a *Attr) (ID, error) {
+	if err := checkName(name); err != nil {
+		return 0, err
+	}
+	if err := u.copyUpMeta(id); err != nil {
+		return 0, err
+	}
+	var src *openFile
+	err := u.withPlace(id, func(p place) error {
+		fd, err := p.open(unix.O_PATH)
+		if err == nil {
+			src = newOpenFile(fd)
+		}
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	defer src.Release()
+	if err := u.linkAs(id, src, parent, name); err != nil {
+		return 0, err
+	}
+	if err := u.GetAttr(id, a); err != nil {
+		return 0, err
+	}
+	u.tab.hold(id)
+	return id, nil
+}
+
+func (u *Union) linkAs(id ID, src *openFile, parent ID, name string) error {
+	d, h, err := u.wlockDir(parent)
+	if err != nil {
+		return err
+	}
+	defer h.Release()
+	defer d.mu.Unlock()
+	link := func(fd int, name string, _ uint32) error {
+		return unix.Linkat(unix.AT_FDCWD, place{fd: src.fd}.procPath(), fd, name, unix.AT_SYMLINK_FOLLOW)
+	}
+	seen := false
+	if d.lowers != nil {
+		if seen, err = u.shadowed(d, h, name); err != nil {
+			return err
+		}
+	}
+	if seen {
+		return unix.EEXIST
+	}
+	if err := u.markImpure(d, h); err != nil {
+		return err
+	}
+	if err = link(h.fd, name, 0); errors.Is(err, unix.EEXIST) {
+		err = u.linkOverWhiteout(place{h.fd, name}, link)
+	}
+	if err != nil {
+		return err
+	}
+	d.version.Add(1)
+	u.reveal(id, parent, name)
+	return nil
+}
+
+func (u *Union) linkOverWhiteout(p place, link func(fd int, name string, perm uint32) error) error {
+	var st unix.Stat_t
+	if err := p.stat(&st); err != nil {
+		return err
+	}
+	if !isWhiteout(&st) {
+		return unix.EEXIST
+	}
+	tmp := u.up.tempName()
+	if err := link(u.up.work, tmp, 0); err != nil {
+		return err
+	}
+	err := unix.Renameat(u.up.work, tmp, p.fd, p.name)
+	if err != nil {
+		_ = unix.Unlinkat(u.up.work, tmp, 0) // the first error is the one to tell
+	}
+	return err
+}

@@ -1,0 +1,315 @@
+package overlay
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/fnv"
+
+	"golang.org/x/sys/unix"
+)
+
+// DirLayer is a read-only layer that is a directory of the host, which must not change while it is used. It reads the
+// whiteouts and opaque marks of kernel overlayfs.
+type DirLayer struct {
+	id     uint64
+	dev    uint64
+	root   *openFile
+	tab    *table
+	fds    *fdCache
+	opaque bool
+}
+
+// NewDirLayer opens a directory as a layer. maxFDs bounds the descriptors kept open for later use, 0 means 256.
+func NewDirLayer(path string, maxFDs int) (*DirLayer, error) {
+	fd, err := openRetry(unix.AT_FDCWD, path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("lower directory %s: %w", path, err)
+	}
+	l := &DirLayer{root: newOpenFile(fd)}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		l.root.Release()
+		return nil, err
+	}
+	if maxFDs == 0 {
+		maxFDs = 256
+	}
+	l.dev, l.fds = st.Dev, newFDCache(maxFDs)
+	h := fnv.New64a()
+	var b [16]byte
+	binary.LittleEndian.PutUint64(b[:], st.Dev)
+	binary.LittleEndian.PutUint64(b[8:], st.Ino)
+	_, _ = h.Write(b[:]) // a hash takes everything
+	l.id = h.Sum64()
+	flags, err := dirFlags(place{fd: fd})
+	if err != nil {
+		l.root.Release()
+		return nil, err
+	}
+	l.opaque = flags&FlagOpaque != 0
+	l.tab = newTable(record{mode: unix.S_IFDIR, flags: flagDir, ino: st.Ino}, &dir{})
+	return l, nil
+}
+
+// RootOpaque reports whether the layer hides all layers below it.
+func (l *DirLayer) RootOpaque() bool { return l.opaque }
+
+// ID is made of the device and inode number of the directory.
+func (l *DirLayer) ID() uint64 { return l.id }
+
+func entryID(e Entry) ID {
+	if e == RootEntry {
+		return RootID
+	}
+	return ID(e) // #nosec G115 -- an Entry of a DirLayer is an ID
+}
+
+func (l *DirLayer) ino(st *unix.Stat_t) uint64 {
+	if st.Dev != l.dev {
+		return (st.Ino ^ st.Dev*hashMul) & inoMask
+	}
+	return upperIno(st.Ino) & inoMask
+}
+
+// dirFlags reads the marks of a directory.
+func dirFlags(p place) (ItemFlags, error) {
+	var buf [1024]byte
+	n, err := p.listxattr(buf[:])
+	if err != nil || n == 0 {
+		if errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.ERANGE) {
+			err = nil
+		}
+		return 0, err
+	}
+	flags := ItemFlags(0)
+	for _, name := range splitNames(buf[:n]) {
+		switch name {
+		case "trusted.overlay.opaque", "user.overlay.opaque", "user.fuseoverlayfs.opaque":
+			if v, err := p.value(name); err == nil && string(v) == "y" {
+				flags |= FlagOpaque
+			}
+		case "trusted.overlay.redirect", "user.overlay.redirect":
+			flags |= FlagRedirect
+		}
+	}
+	return flags, nil
+}
+
+// Lookup finds a name in a directory.
+func (l *DirLayer) Lookup(dir Entry, name string) (Item, error) {
+	parent := entryID(dir)
+	h, err := l.dirFD(parent)
+	if err != nil {
+		return Item{}, err
+	}
+	defer h.Release()
+	p := place{h.fd, name}
+	var st unix.Stat_t
+	if err := p.stat(&st); err != nil {
+		return Item{}, err
+	}
+	if isWhiteout(&st) {
+		return Item{}, nil
+	}
+	it := Item{Ino: l.ino(&st), Mode: st.Mode & unix.S_IFMT}
+	rec := record{ino: it.Ino, parent: parent, mode: it.Mode}
+	switch {
+	case it.Mode == unix.S_IFDIR:
+		if it.Flags, err = dirFlags(p); err != nil {
+			return Item{}, err
+		}
+		rec.flags |= flagDir
+	case st.Nlink > 1:
+		it.Flags |= FlagLinked
+	}
+	id, _ := l.tab.acquire(rec, name, nil, func(*record) bool { return true })
+	it.Entry = Entry(id)
+	return it, nil
+}
+
+// Forget gives back an Entry.
+func (l *DirLayer) Forget(e Entry) {
+	for id := entryID(e); id > RootID; {
+		gone, last := l.tab.forget(id, 1)
+		if !last {
+			return
+		}
+		l.fds.forget(id)
+		id = gone.parent
+	}
+}
+
+// dirFD returns a descriptor of a directory, held for the caller.
+func (l *DirLayer) dirFD(id ID) (*openFile, error) {
+	if id == RootID {
+		l.root.refs.Add(1)
+		return l.root, nil
+	}
+	return l.open(id, unix.O_PATH|unix.O_DIRECTORY)
+}
+
+func (l *DirLayer) open(id ID, flags int) (*openFile, error) {
+	if f := l.fds.get(id); f != nil {
+		return f, nil
+	}
+	var f *openFile
+	err := l.withPlace(id, func(p place) error {
+		fd, err := p.open(flags)
+		if err == nil {
+			f = newOpenFile(fd)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return l.fds.put(id, f), nil
+}
+
+func (l *DirLayer) withPlace(id ID, f func(p place) error) error {
+	if id == RootID {
+		return f(place{fd: l.root.fd})
+	}
+	rec, name, ok := l.tab.getNamed(id)
+	if !ok {
+		return unix.ESTALE
+	}
+	h, err := l.dirFD(rec.parent)
+	if err != nil {
+		return err
+	}
+	defer h.Release()
+	return f(place{h.fd, name})
+}
+
+// Attr fills in the attributes of an inode.
+func (l *DirLayer) Attr(e Entry, a *Attr) error {
+	return l.withPlace(entryID(e), func(p place) error {
+		var st unix.Stat_t
+		if err := p.stat(&st); err != nil {
+			return err
+		}
+		fromStat(a, &st)
+		a.Ino = l.ino(&st)
+		var stx unix.Statx_t
+		if err := unix.Statx(p.fd, p.name, noFollow, unix.STATX_BTIME, &stx); err == nil && stx.Mask&unix.STATX_BTIME != 0 {
+			a.Btime = Timespec{stx.Btime.Sec, stx.Btime.Nsec}
+		}
+		return nil
+	})
+}
+
+// ReadDir lists a directory.
+func (l *DirLayer) ReadDir(dirEntry Entry, after uint64, buf []DirEntry) (int, error) {
+	id := entryID(dirEntry)
+	h, err := l.dirFD(id)
+	if err != nil {
+		return 0, err
+	}
+	defer h.Release()
+	l.tab.setDir(id)
+	d := l.tab.dir(id)
+	if d == nil {
+		return 0, unix.ENOTDIR
+	}
+	s, err := listUpper(d, h, false)
+	if err != nil {
+		return 0, err
+	}
+	return s.read(after, buf), nil
+}
+
+// setDir gives a directory its state when it has none yet.
+func (t *table) setDir(id ID) {
+	s := t.of(id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r := s.rec(id); r != nil && r.flags&flagDir != 0 && s.dirs[id] == nil {
+		s.dirs[id] = &dir{}
+	}
+}
+
+// Readlink returns a symlink's target.
+func (l *DirLayer) Readlink(e Entry) (target string, err error) {
+	err = l.withPlace(entryID(e), func(p place) (err error) {
+		target, err = p.readlink()
+		return err
+	})
+	return target, err
+}
+
+// Xattr returns the value of an xattr.
+func (l *DirLayer) Xattr(e Entry, name string) (v []byte, err error) {
+	err = l.withPlace(entryID(e), func(p place) (err error) {
+		v, err = p.value(name)
+		return err
+	})
+	return v, err
+}
+
+// Xattrs returns the names of all xattrs.
+func (l *DirLayer) Xattrs(e Entry) (names []string, err error) {
+	err = l.withPlace(entryID(e), func(p place) (err error) {
+		names, err = p.names()
+		if errors.Is(err, unix.ENOTSUP) {
+			err = nil
+		}
+		return err
+	})
+	return names, err
+}
+
+// Data tells where a file's data lie: in the file, holes and all.
+func (l *DirLayer) Data(e Entry, off int64) (Run, error) {
+	f, err := l.open(entryID(e), unix.O_RDONLY)
+	if err != nil {
+		return Run{}, err
+	}
+	run, err := nextRun(f, off)
+	if err != nil || run.Len == 0 {
+		f.Release()
+		run.Ref = nil
+	}
+	return run, err
+}
+
+// nextRun finds the data or hole at off.
+func nextRun(f *openFile, off int64) (Run, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(f.fd, &st); err != nil {
+		return Run{}, err
+	}
+	if off >= st.Size {
+		return Run{FD: -1}, nil
+	}
+	run := Run{FD: f.fd, Pos: off, Len: st.Size - off, Ref: f}
+	if st.Blocks*512 >= st.Size {
+		return run, nil
+	}
+	data, err := unix.Seek(f.fd, off, unix.SEEK_DATA)
+	switch {
+	case errors.Is(err, unix.ENXIO):
+		run.FD = -1
+		return run, nil
+	case err != nil:
+		return run, nil // the filesystem does not tell holes
+	case data > off:
+		run.FD, run.Len = -1, data-off
+		return run, nil
+	}
+	if hole, err := unix.Seek(f.fd, off, unix.SEEK_HOLE); err == nil {
+		run.Len = hole - off
+	}
+	return run, nil
+}
+
+// Close lets go of all descriptors.
+func (l *DirLayer) Close() error {
+	l.fds.close()
+	l.root.Release()
+	return nil
+}
+
+var _ Layer = (*DirLayer)(nil)
+

@@ -1,0 +1,106 @@
+package overlay
+
+import "golang.org/x/sys/unix"
+
+// SetAttr says which attributes to change and to what; nil fields stay.
+type SetAttr struct {
+	Mode     *uint32 // permission bits
+	UID, GID *uint32
+	Size     *int64
+	Atime    *unix.Timespec // Nsec may be UTIME_NOW
+	Mtime    *unix.Timespec
+	KillPriv bool // clear setuid, setgid and capabilities: the caller may not keep them (with Size)
+}
+
+// SetAttr changes attributes of an inode and fills in what they are then.
+func (u *Union) SetAttr(id ID, s *SetAttr, a *Attr) error {
+	var err error
+	if s.Size != nil {
+		err = u.truncate(id, *s.Size, s.KillPriv)
+	} else {
+		err = u.copyUpMeta(id)
+	}
+	if err != nil {
+		return err
+	}
+	if s.Mode != nil || s.UID != nil || s.GID != nil || s.Atime != nil || s.Mtime != nil {
+		if err := u.withPlace(id, s.apply); err != nil {
+			return err
+		}
+	}
+	if d := u.tab.dir(id); d != nil {
+		d.inherit.Store(0)
+	}
+	return u.GetAttr(id, a)
+}
+
+// apply changes the owner first, since that clears mode bits, and the times last.
+func (s *SetAttr) apply(p place) error {
+	if s.UID != nil || s.GID != nil {
+		uid, gid := -1, -1
+		if s.UID != nil {
+			uid = int(*s.UID)
+		}
+		if s.GID != nil {
+			gid = int(*s.GID)
+		}
+		if err := p.chown(uid, gid); err != nil {
+			return err
+		}
+	}
+	if s.Mode != nil {
+		if err := p.chmod(*s.Mode & 0o7777); err != nil {
+			return err
+		}
+	}
+	if s.Atime == nil && s.Mtime == nil {
+		return nil
+	}
+	ts := [2]unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Nsec: unix.UTIME_OMIT}}
+	if s.Atime != nil {
+		ts[0] = *s.Atime
+	}
+	if s.Mtime != nil {
+		ts[1] = *s.Mtime
+	}
+	return p.utimens(&ts)
+}
+
+func (u *Union) truncate(id ID, size int64, kill bool) error {
+	if size < 0 {
+		return unix.EINVAL
+	}
+	if err := u.copyUpData(id, size); err != nil {
+		return err
+	}
+	f, err := u.fileFD(id, true)
+	if err != nil {
+		return err
+	}
+	defer f.Release()
+	if err := retryEINTR(func() error { return unix.Ftruncate(f.fd, size) }); err != nil {
+		return err
+	}
+	if kill {
+		return killPriv(f.fd)
+	}
+	return nil
+}
+
+// killPriv clears setuid, and setgid where it does not stand for mandatory locking; the host's own write or truncate
+// has dropped capabilities.
+func killPriv(fd int) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	mode := st.Mode & 0o7777
+	kept := mode &^ unix.S_ISUID
+	if mode&unix.S_IXGRP != 0 {
+		kept &^= unix.S_ISGID
+	}
+	if kept == mode {
+		return nil
+	}
+	return unix.Fchmod(fd, kept)
+}

@@ -1,0 +1,118 @@
+package overlay
+
+import (
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// lowerEntry is the lower inode that stands for an inode which has none in the upper layer.
+func (u *Union) lowerEntry(id ID, rec *record) (Layer, Entry, error) {
+	if rec.flags&flagDir == 0 {
+		return u.lowers[rec.layer-1], rec.entry, nil
+	}
+	d := u.tab.dir(id)
+	if d == nil || len(d.lowers) == 0 {
+		return nil, 0, unix.ENODATA
+	}
+	return u.lowers[d.lowers[0].layer], d.lowers[0].entry, nil
+}
+
+// GetXattr copies the value of an xattr into dest and returns its length. An empty dest asks for the length; one that
+// is too small is ERANGE.
+func (u *Union) GetXattr(id ID, name string, dest []byte) (int, error) {
+	if hiddenXattr(name) {
+		return 0, unix.ENODATA
+	}
+	rec, ok := u.tab.get(id)
+	if !ok {
+		return 0, unix.ESTALE
+	}
+	if rec.flags&flagUpper != 0 {
+		n := 0
+		err := u.withPlace(id, func(p place) (err error) {
+			n, err = p.getxattr(name, dest)
+			return err
+		})
+		return n, err
+	}
+	l, e, err := u.lowerEntry(id, &rec)
+	if err != nil {
+		return 0, err
+	}
+	v, err := l.Xattr(e, name)
+	if err != nil {
+		return 0, err
+	}
+	return fill(dest, v)
+}
+
+func fill[T string | []byte](dest []byte, v T) (int, error) {
+	switch {
+	case len(dest) == 0:
+		return len(v), nil
+	case len(dest) < len(v):
+		return len(v), unix.ERANGE
+	}
+	return copy(dest, v), nil
+}
+
+// ListXattr copies the names of all xattrs into dest, each ended by a zero byte, and returns their length as GetXattr
+// does.
+func (u *Union) ListXattr(id ID, dest []byte) (int, error) {
+	rec, ok := u.tab.get(id)
+	if !ok {
+		return 0, unix.ESTALE
+	}
+	var names []string
+	var err error
+	if rec.flags&flagUpper != 0 {
+		err = u.withPlace(id, func(p place) (err error) {
+			names, err = p.names()
+			return err
+		})
+	} else {
+		var l Layer
+		var e Entry
+		if l, e, err = u.lowerEntry(id, &rec); err == nil {
+			names, err = l.Xattrs(e)
+		}
+	}
+	if err != nil {
+		return 0, err
+	}
+	var b strings.Builder
+	for _, n := range names {
+		if !hiddenXattr(n) {
+			b.WriteString(n)
+			b.WriteByte(0)
+		}
+	}
+	return fill(dest, b.String())
+}
+
+// SetXattr sets an xattr. flags are XATTR_CREATE, XATTR_REPLACE or none.
+func (u *Union) SetXattr(id ID, name string, value []byte, flags int) error {
+	return u.changeXattr(id, name, func(p place) error { return p.setxattr(name, value, flags) })
+}
+
+// RemoveXattr removes an xattr.
+func (u *Union) RemoveXattr(id ID, name string) error {
+	return u.changeXattr(id, name, func(p place) error { return p.removexattr(name) })
+}
+
+func (u *Union) changeXattr(id ID, name string, f func(p place) error) error {
+	if hiddenXattr(name) {
+		return unix.EPERM
+	}
+	if err := u.copyUpMeta(id); err != nil {
+		return err
+	}
+	if err := u.withPlace(id, f); err != nil {
+		return err
+	}
+	if d := u.tab.dir(id); d != nil {
+		d.inherit.Store(0)
+	}
+	return nil
+}
