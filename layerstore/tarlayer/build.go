@@ -129,14 +129,19 @@ func (b *builder) entry(h *header) error {
 	return nil
 }
 
+var errRoot = errors.New("it would replace the root directory by something else")
+
 // rootEntry takes in the entry of the root directory itself.
 func (b *builder) rootEntry(h *header) error {
-	if h.typ != typeDir && (h.typ != typeRegOld || !bytes.HasSuffix(h.name, []byte{'/'})) {
-		return errors.New("it would replace the root directory by something else")
+	if h.typ == typeLink {
+		return errRoot
 	}
 	rec, err := b.inodeOf(h)
 	if err != nil {
 		return err
+	}
+	if rec.mode&unix.S_IFMT != unix.S_IFDIR {
+		return errRoot
 	}
 	*b.tree.state.at(0) &^= stateImplied
 	return b.patchInode(0, &rec)

@@ -12,9 +12,10 @@ import (
 type reader struct {
 	br   *bufio.Reader
 	lim  *Limits
-	off  int64 // bytes taken from br
-	skip int64 // bytes of the last entry's data and padding not yet taken
-	blk  [blockSize]byte
+	off  int64           // bytes taken from br
+	skip int64           // bytes of the last entry's data and padding not yet taken
+	blk  [blockSize]byte // the entry's header block, into which h.name and h.link may point
+	ext  [blockSize]byte // a block of a sparse map
 
 	h       header
 	nameBuf []byte

@@ -164,10 +164,10 @@ func (r *reader) readOldSparse(h *header) error {
 		if !more {
 			return nil
 		}
-		if err := r.readFull(r.blk[:]); err != nil {
+		if err := r.readFull(r.ext[:]); err != nil {
 			return err
 		}
-		fields, more = r.blk[:504], r.blk[504] != 0
+		fields, more = r.ext[:504], r.ext[504] != 0
 	}
 }
 
@@ -190,10 +190,10 @@ func (r *reader) readMap(h *header) error {
 			}
 			pending = append(pending[:0], pending[used:]...)
 			used = 0
-			if err := r.readFull(r.blk[:]); err != nil {
+			if err := r.readFull(r.ext[:]); err != nil {
 				return 0, err
 			}
-			pending = append(pending, r.blk[:]...)
+			pending = append(pending, r.ext[:]...)
 			h.stored -= blockSize
 			h.pos += blockSize
 		}

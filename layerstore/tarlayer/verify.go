@@ -56,6 +56,9 @@ func (v *verifier) inodeRecord(e overlay.Entry) error {
 	v.live++
 	var n inode
 	n.decode(b)
+	if n.mode == 0 {
+		return corrupt("dead inode %d is not empty", e)
+	}
 	var a overlay.Attr
 	if err := v.Attr(e, &a); err != nil {
 		return err
