@@ -288,6 +288,24 @@ func TestOpen(t *testing.T) {
 	}
 }
 
+// TestDeadInode writes into the record of a file that was replaced.
+func TestDeadInode(t *testing.T) {
+	f, st, err := build(t, makeTar(t, ent{name: "a"}, ent{name: "a"}), Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := contents(t, f)
+	h, _ := decodeHeader(b)
+	b[le.Uint32(b[h.chunkTable:])+inodeSize+32] = 1 // its uid
+	l, err := openPair(t, repairIndex(b), st.Size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Verify(); !errors.Is(err, overlay.ErrCorrupt) {
+		t.Error(err)
+	}
+}
+
 // TestDirectoryCycle damages an index so that following its directories would never end.
 func TestDirectoryCycle(t *testing.T) {
 	f, st, err := build(t, makeTar(t, ent{name: "a/b/c", typ: dirT}), Limits{})
