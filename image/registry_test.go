@@ -257,8 +257,20 @@ type testLayer struct {
 
 func (l testLayer) digest() digest.Digest { return digest.FromBytes(l.blob) }
 
+var layerCache sync.Map // of [2]int to testLayer
+
 // newLayer makes a layer with one file of size bytes that do not compress.
 func newLayer(t *testing.T, seed, size int) testLayer {
+	t.Helper()
+	if l, ok := layerCache.Load([2]int{seed, size}); ok {
+		return l.(testLayer)
+	}
+	l := makeLayer(t, seed, size)
+	layerCache.Store([2]int{seed, size}, l)
+	return l
+}
+
+func makeLayer(t *testing.T, seed, size int) testLayer {
 	t.Helper()
 	r := rand.New(rand.NewPCG(uint64(seed), 1))
 	content := make([]byte, size)

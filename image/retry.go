@@ -27,14 +27,19 @@ const (
 )
 
 var (
-	// errStalled: no byte came for the time a connection may be silent.
-	errStalled = errors.New("the connection stalled")
 	// errPlainHTTP: the registry would have been spoken to without TLS.
 	errPlainHTTP = errors.New("plain http is not allowed")
 	errRedirect  = errors.New("bad redirect")
 	// errRange: the registry did not send the part of a layer that it was asked for; the whole may do.
 	errRange = errors.New("it sent another part of the layer than it was asked for")
 )
+
+// stallError: no byte came for the time a connection may be silent.
+type stallError struct{ limit time.Duration }
+
+func (e stallError) Error() string {
+	return fmt.Sprintf("the connection stalled: nothing came for %s", e.limit)
+}
 
 // retrier counts the failed tries since the last progress and waits between them.
 type retrier struct {
@@ -129,7 +134,11 @@ func temporary(err error) bool {
 	default:
 		return false
 	}
-	for _, e := range []error{errStalled, errRange, io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.ECONNREFUSED, syscall.EPIPE} {
+	var stall stallError
+	if errors.As(err, &stall) {
+		return true
+	}
+	for _, e := range []error{errRange, io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.ECONNREFUSED, syscall.EPIPE} {
 		if errors.Is(err, e) {
 			return true
 		}
@@ -189,6 +198,7 @@ func cause(err error) string {
 		return s
 	}
 	var dns *net.DNSError
+	var stall stallError
 	switch {
 	case errors.As(err, &dns) && dns.IsNotFound:
 		return fmt.Sprintf("there is no host %q: check the name and the network", clean(dns.Name))
@@ -198,6 +208,8 @@ func cause(err error) string {
 		return "the connection was reset"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "the connection was refused: is it running?"
+	case errors.As(err, &stall):
+		return stall.Error()
 	case needsPlainHTTP(err):
 		return "it speaks plain http, not https: use --tls-verify=false if that is meant"
 	}

@@ -87,10 +87,10 @@ func newWatchdog(limit time.Duration, cancel func()) *watchdog {
 func (d *watchdog) start() { d.timer.Reset(d.limit) }
 func (d *watchdog) stop()  { d.timer.Stop() }
 
-// judge turns the error of a cancelled request into errStalled if the watchdog cancelled it.
+// judge turns the error of a cancelled request into a stallError if the watchdog cancelled it.
 func (d *watchdog) judge(err error) error {
 	if err != nil && err != io.EOF && d.fired.Load() { //nolint:errorlint // io.EOF comes bare from a body that is complete
-		return fmt.Errorf("%w: nothing came for %s", errStalled, d.limit)
+		return stallError{d.limit}
 	}
 	return err
 }
