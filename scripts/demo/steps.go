@@ -69,8 +69,12 @@ func (d *demo) remount(string) error {
 	if _, err := d.plyfs("umount", "web"); err != nil {
 		return err
 	}
-	if entries, err := os.ReadDir(d.mountpoint); err != nil || len(entries) > 0 {
-		return fmt.Errorf("%s is not empty after umount: %v %v", d.mountpoint, entries, err)
+	entries, err := os.ReadDir(d.mountpoint)
+	if err != nil {
+		return err
+	}
+	if len(entries) > 0 {
+		return fmt.Errorf("%s still shows %v after umount", d.mountpoint, entries)
 	}
 	out, err := d.plyfs("mount", "web", d.mountpoint)
 	if err := expect("mount prints the mountpoint", d.mountpoint, out, err); err != nil {

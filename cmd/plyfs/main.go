@@ -1,0 +1,16 @@
+// Command plyfs mounts container images as writable root filesystems, in user space and without a daemon.
+package main
+
+import (
+	"os"
+
+	"github.com/plyfs/plyfs/container"
+)
+
+func main() {
+	// The server of a mount starts here: `plyfs mount` waits for it, so it passes by everything that the commands need.
+	if len(os.Args) > 1 && os.Args[1] == container.ServeCommand {
+		os.Exit(container.ServeMain(os.Args[2:]))
+	}
+	os.Exit(run(os.Args, os.Stdout, os.Stderr))
+}
