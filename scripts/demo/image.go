@@ -151,5 +151,6 @@ func layerTar(entries []entry) ([]byte, error) {
 			return nil, err
 		}
 	}
-	return buf.Bytes(), w.Close()
+	err := w.Close() // which writes the archive's end
+	return buf.Bytes(), err
 }
