@@ -1,6 +1,7 @@
 package image
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/plyfs/plyfs/layerstore"
@@ -23,6 +25,16 @@ func TestMain(m *testing.M) {
 	st, err := layerstore.Open(root)
 	if err == nil {
 		o, _ := options()
+		var got atomic.Int64
+		o.Progress = &recorder{on: func(line string) {
+			var name string
+			var n int64
+			if _, err := fmt.Sscanf(line, "%s add %d", &name, &n); err == nil {
+				if sum := got.Add(n); sum >= tellAt && sum-n < tellAt {
+					fmt.Println("enough") // the test that kills waits for it
+				}
+			}
+		}}
 		_, err = Pull(context.Background(), st, ref, o)
 	}
 	if err != nil {
@@ -32,8 +44,11 @@ func TestMain(m *testing.M) {
 	os.Exit(0)
 }
 
-// startPull pulls in a process of its own.
-func startPull(t *testing.T, root, ref string) *exec.Cmd {
+// tellAt is after how many bytes of layers a pulling process says so.
+const tellAt = 2_500_000
+
+// pullCommand pulls in a process of its own.
+func pullCommand(t *testing.T, root, ref string) *exec.Cmd {
 	t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
@@ -42,10 +57,14 @@ func startPull(t *testing.T, root, ref string) *exec.Cmd {
 	cmd := exec.CommandContext(t.Context(), exe)
 	cmd.Env = append(os.Environ(), "IMAGE_TEST_PULL="+ref, "IMAGE_TEST_STORE="+root)
 	cmd.Stderr = &strings.Builder{}
+	return cmd
+}
+
+func start(t *testing.T, cmd *exec.Cmd) {
+	t.Helper()
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	return cmd
 }
 
 func waitPull(t *testing.T, cmd *exec.Cmd) {
@@ -122,7 +141,9 @@ func TestTwoProcesses(t *testing.T) {
 	want := s.pushImage("x", "latest", testImage{layers: layers})
 	openStore(t, root)
 	g := newGate(s)
-	a, b := startPull(t, root, s.ref("x")), startPull(t, root, s.ref("x"))
+	a, b := pullCommand(t, root, s.ref("x")), pullCommand(t, root, s.ref("x"))
+	start(t, a)
+	start(t, b)
 	<-g.first
 	close(g.open)
 	waitPull(t, a)
@@ -148,17 +169,18 @@ func TestKilled(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const sent = 2_500_000
-	killed := make(chan struct{})
 	s.breaks(1, isBlob(l.digest()), func(w http.ResponseWriter, r *http.Request) {
-		s.forward(&upTo{w, sent, func(http.ResponseWriter) {
-			close(killed)
-			<-r.Context().Done()
-			panic(http.ErrAbortHandler)
-		}}, r)
+		s.forward(&upTo{w, tellAt, func(http.ResponseWriter) { <-r.Context().Done(); panic(http.ErrAbortHandler) }}, r)
 	})
-	cmd := startPull(t, root, s.ref("x"))
-	<-killed
+	cmd := pullCommand(t, root, s.ref("x"))
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	start(t, cmd)
+	if line, err := bufio.NewReader(out).ReadString('\n'); line != "enough\n" {
+		t.Fatalf("%q %v", line, err)
+	}
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
@@ -177,7 +199,7 @@ func TestKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	requireStored(t, st, img, want)
-	if n := s.count(l.digest()); n.gets != 1 || n.bytes > int64(len(l.blob)) {
-		t.Errorf("served %+v", n)
+	if n := s.count(l.digest()); n.gets != 1 || n.bytes >= int64(len(l.blob)) {
+		t.Errorf("nothing was carried on: served %+v of %d bytes", n, len(l.blob))
 	}
 }

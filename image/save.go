@@ -25,7 +25,7 @@ const (
 	// DockerArchive is what `docker save` writes and every tool loads: manifest.json, configs and uncompressed layers.
 	// https://github.com/moby/docker-image-spec/blob/main/spec.md#combined-image-json--filesystem-changeset-format
 	DockerArchive Format = "docker-archive"
-	// OCIArchive is a tar of an OCI image layout, with manifests and compressed layers byte for byte as pulled.
+	// OCIArchive is a tar of an OCI image layout, with configs, layers and OCI manifests byte for byte as pulled.
 	// https://github.com/opencontainers/image-spec/blob/v1.1.1/image-layout.md
 	OCIArchive Format = "oci-archive"
 )

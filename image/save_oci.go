@@ -1,39 +1,64 @@
 package image
 
 import (
+	"encoding/json"
+	"fmt"
 	"slices"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/plyfs/plyfs/layerstore"
 )
 
 // annotationContainerd is where containerd and docker look for an image's full name in an OCI layout.
 const annotationContainerd = "io.containerd.image.name"
 
+// ociManifest is the image's manifest as an OCI layout can hold it. An OCI manifest is left as it is. Of a Docker one the
+// media types are changed, and with them its digest, but no blob: skopeo, podman and umoci read no others from a layout.
+func ociManifest(img layerstore.Image) ([]byte, error) {
+	if img.MediaType == ocispec.MediaTypeImageManifest {
+		return img.ManifestBytes, nil
+	}
+	var m ocispec.Manifest
+	if err := json.Unmarshal(img.ManifestBytes, &m); err != nil {
+		return nil, fmt.Errorf("manifest %s: %w: %w", img.Manifest, layerstore.ErrCorrupt, err)
+	}
+	m.MediaType = ocispec.MediaTypeImageManifest
+	if m.Config.MediaType == dockerConfig {
+		m.Config.MediaType = ocispec.MediaTypeImageConfig
+	}
+	for i, l := range m.Layers {
+		if mt, ok := ociLayerTypes[l.MediaType]; ok {
+			m.Layers[i].MediaType = mt
+		}
+	}
+	return json.Marshal(m)
+}
+
+var ociLayerTypes = map[string]string{
+	dockerLayer: ocispec.MediaTypeImageLayer, dockerLayerGzip: ocispec.MediaTypeImageLayerGzip, dockerLayerZstd: ocispec.MediaTypeImageLayerZstd,
+}
+
 // oci writes an OCI layout: every blob under its digest, sorted, and an index.json that names each image in full, as
 // podman and plyfs's own store do.
 func (a *archive) oci(images []saved) error {
 	index := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{}}
-	small := map[digest.Digest][]byte{}
+	small := map[digest.Digest][]byte{} // manifests and configs
 	var blobs []digest.Digest
 	for _, img := range images {
-		small[img.Manifest], small[img.ID] = img.ManifestBytes, img.Config
-		blobs = append(blobs, img.Manifest, img.ID)
+		raw, err := ociManifest(img.Image)
+		if err != nil {
+			return err
+		}
+		manifest := digest.FromBytes(raw)
+		small[manifest], small[img.ID] = raw, img.Config
+		blobs = append(blobs, manifest, img.ID)
 		for _, l := range img.Layers {
 			blobs = append(blobs, l.Digest)
 		}
-		d := ocispec.Descriptor{MediaType: img.MediaType, Digest: img.Manifest, Size: int64(len(img.ManifestBytes))}
-		if cfg, err := parseConfig(img.Config, len(img.Layers)); err == nil && cfg.platform.Architecture != "" {
-			d.Platform = &ocispec.Platform{OS: cfg.platform.OS, Architecture: cfg.platform.Architecture, Variant: cfg.platform.Variant}
-		}
-		if len(img.names) == 0 {
-			index.Manifests = append(index.Manifests, d)
-		}
-		for _, n := range img.names {
-			d.Annotations = map[string]string{ocispec.AnnotationRefName: n.String(), annotationContainerd: n.String()}
-			index.Manifests = append(index.Manifests, d)
-		}
+		index.Manifests = append(index.Manifests, indexEntries(img, manifest, len(raw))...)
 	}
 	if err := a.json(ocispec.ImageLayoutFile, ocispec.ImageLayout{Version: ocispec.ImageLayoutVersion}); err != nil {
 		return err
@@ -48,20 +73,39 @@ func (a *archive) oci(images []saved) error {
 	}
 	slices.Sort(blobs)
 	for _, d := range slices.Compact(blobs) {
-		name := ocispec.ImageBlobsDir + "/sha256/" + d.Encoded()
-		if b, ok := small[d]; ok {
-			if err := a.bytes(name, b); err != nil {
-				return err
-			}
-			continue
-		}
-		f, err := a.st.OpenBlob(d)
-		if err != nil {
-			return err
-		}
-		if err := a.file(name, f, d); err != nil {
+		if err := a.blob(d, small[d]); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// indexEntries are the lines of index.json of one image: one for each name, or one without.
+func indexEntries(img saved, manifest digest.Digest, size int) []ocispec.Descriptor {
+	d := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: manifest, Size: int64(size)}
+	if cfg, err := parseConfig(img.Config, len(img.Layers)); err == nil && cfg.platform.Architecture != "" {
+		d.Platform = &ocispec.Platform{OS: cfg.platform.OS, Architecture: cfg.platform.Architecture, Variant: cfg.platform.Variant}
+	}
+	if len(img.names) == 0 {
+		return []ocispec.Descriptor{d}
+	}
+	var entries []ocispec.Descriptor
+	for _, n := range img.names {
+		d.Annotations = map[string]string{ocispec.AnnotationRefName: n.String(), annotationContainerd: n.String()}
+		entries = append(entries, d)
+	}
+	return entries
+}
+
+// blob writes content if it is at hand, else the store's blob.
+func (a *archive) blob(d digest.Digest, content []byte) error {
+	name := ocispec.ImageBlobsDir + "/sha256/" + d.Encoded()
+	if content != nil {
+		return a.bytes(name, content)
+	}
+	f, err := a.st.OpenBlob(d)
+	if err != nil {
+		return err
+	}
+	return a.file(name, f, d)
 }
