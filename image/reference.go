@@ -8,6 +8,8 @@ import (
 	"github.com/distribution/reference"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/plyfs/plyfs/layerstore"
 )
 
 // Reference is an image's name in full, as the docker CLI completes it: "debian" is docker.io/library/debian:latest.
@@ -21,6 +23,9 @@ type Reference struct {
 // ParseReference completes a name, name:tag, name@digest or name:tag@digest; without tag and digest the tag is "latest".
 // A string that is no reference gives ErrReference.
 func ParseReference(s string) (Reference, error) {
+	if len(s) > layerstore.MaxRefLen-len("docker.io/library/:latest") { // so that it can be stored when completed
+		return Reference{}, &kindError{kind: ErrReference, msg: fmt.Sprintf("%q…: a reference of %d bytes is too long", clean(s[:64]), len(s))}
+	}
 	named, err := reference.ParseNormalizedNamed(s)
 	if err != nil {
 		return Reference{}, &kindError{kind: ErrReference, msg: fmt.Sprintf("%q: %s", clean(s), clean(err.Error())), cause: err}

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"strings"
 	"testing"
+
+	"github.com/plyfs/plyfs/layerstore"
 )
 
 const someDigest = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
@@ -42,7 +44,7 @@ func TestParseReference(t *testing.T) {
 	}
 	for _, in := range []string{
 		"", "Debian", "a b", ":", "x:", "x@sha256:12", strings.Repeat("a", 64), "x/../y", "-x",
-		"x@sha512:" + strings.Repeat("0", 128), "x\x1b[31m", strings.Repeat("long/", 60),
+		"x@sha512:" + strings.Repeat("0", 128), "x\x1b[31m", strings.Repeat("long/", 60), strings.Repeat("x.com/", 1<<20),
 	} {
 		if _, err := ParseReference(in); !errors.Is(err, ErrReference) || strings.ContainsRune(err.Error(), '\x1b') {
 			t.Errorf("%q: %v", in, err)
@@ -72,6 +74,9 @@ func FuzzParseReference(f *testing.F) {
 				t.Errorf("%q: message %q", s, err)
 			}
 			return
+		}
+		if len(r.String()) > layerstore.MaxRefLen {
+			t.Errorf("%q is too long for the store", s)
 		}
 		back, err := ParseReference(r.String())
 		if err != nil || back != r {
