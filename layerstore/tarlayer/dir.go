@@ -55,7 +55,7 @@ func validName(b []byte) bool {
 }
 
 // item tells what a name stands for. It makes sure that following directories can neither run in a circle nor come to
-// one directory twice: each one's record tells the one name that it has, and its number is above its parent's.
+// one directory twice: each one's record tells the one place that it has, and nothing leads back to the root.
 func (s *listing) item(c *child, text string) (overlay.Item, error) {
 	if c.entry == noEntry {
 		return overlay.Item{}, nil
@@ -75,7 +75,7 @@ func (s *listing) item(c *child, text string) (overlay.Item, error) {
 			return overlay.Item{}, corrupt("a name of directory %d stands for no entry", s.dir)
 		}
 		parent, name := unpair(n.b)
-		if c.entry <= s.dir || n.mode&unix.S_IFMT != unix.S_IFDIR || parent != s.dir || name != c.name ||
+		if n.mode&unix.S_IFMT != unix.S_IFDIR || parent != s.dir || name != c.name ||
 			n.nameLen != c.nameLen || c.cookie != overlay.Cookie(text) {
 			return overlay.Item{}, corrupt("directory %d is not where it says it is", c.entry)
 		}

@@ -3,6 +3,7 @@ package tarlayer
 import (
 	"bytes"
 	"cmp"
+	"fmt"
 	"slices"
 
 	"github.com/plyfs/plyfs/overlay"
@@ -144,6 +145,9 @@ func (f *finisher) complete(ino uint32, rec []byte, first *uint32) error {
 		n.nlink = f.counts[ino]
 		if n.mode&unix.S_IFMT == unix.S_IFREG {
 			f.stats.FilesSize += int64(n.a) //nolint:gosec // at most maxFileSize
+		}
+		if f.stats.FilesSize > maxFilesSize {
+			return fmt.Errorf("%w: its files have more than %d bytes together", ErrTooLarge, int64(maxFilesSize))
 		}
 		n.encode(rec)
 		return nil

@@ -33,6 +33,7 @@ func TestHostile(t *testing.T) {
 		{"link out of the root", []ent{{name: "l", typ: lnkT, link: "../x"}}, []string{`"l"`, `"../x"`, "out of the root"}},
 		{"link to a later entry", []ent{{name: "l", typ: lnkT, link: "f"}, x("f")}, []string{`"l"`, `"f"`, "no earlier entry"}},
 		{"link into a dropped directory", []ent{x("d/f"), x("d"), x("d2"), {name: "l", typ: lnkT, link: "d/f"}}, []string{`"l"`, `below "d"`}},
+		{"through a link over its target's directory", []ent{x("d/f"), {name: "d", typ: lnkT, link: "d/f"}, x("d/g")}, []string{`"d/g"`, `below "d"`}},
 		{"link to a whiteout", []ent{x(".wh.a"), {name: "l", typ: lnkT, link: "a"}}, []string{`"l"`, `"a"`, "no earlier entry"}},
 		{"link to a directory", []ent{{name: "d", typ: dirT}, {name: "l", typ: lnkT, link: "d"}}, []string{`"l"`, `"d"`, "directory"}},
 		{"link to itself", []ent{x("a"), {name: "./a", typ: lnkT, link: "a"}}, []string{`"./a"`, "to itself"}},
@@ -170,6 +171,22 @@ func TestExtendedHeaders(t *testing.T) {
 	l := open(t, append(pax(typeGlobal, "comment=x", "mtime=5.25", "uid=9"), append(pax(typePAX, "uid=", "SCHILY.xattr.user.e="), file...)...))
 	if s := describe(t, l, find(t, l, "f").Entry); s != `100644 9:0 5.250000000 n1 "x" user.e=""` {
 		t.Error(s)
+	}
+}
+
+// TestHugeSparseFiles claims more bytes than can be counted.
+func TestHugeSparseFiles(t *testing.T) {
+	var archive []byte
+	for i := range 1025 {
+		h := rawPAX(t, typePAX, "22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n"+
+			"40 GNU.sparse.realsize=1125899906842624\n")
+		f := makeTar(t, ent{name: fmt.Sprint(i), data: "0\n" + strings.Repeat("\x00", blockSize-2)})
+		archive = append(append(archive, h...), f[:2*blockSize]...)
+	}
+	mustFail(t, archive, Limits{}, "more than 1152921504606846976 bytes")
+	l := open(t, archive[:4*blockSize*2])
+	if r, err := l.Data(find(t, l, "1").Entry, 1<<49); err != nil || r.FD != -1 || r.Len != 1<<49 {
+		t.Errorf("%+v, %v", r, err)
 	}
 }
 

@@ -306,6 +306,31 @@ func TestDeadInode(t *testing.T) {
 	}
 }
 
+// TestUnsorted exchanges two names of a listing.
+func TestUnsorted(t *testing.T) {
+	f, st, err := build(t, makeTar(t, ent{name: "a"}, ent{name: "b"}, ent{name: "c"}), Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := contents(t, f)
+	h, _ := decodeHeader(b)
+	recs := b[h.childTable:]
+	var first [childSize]byte
+	copy(first[:], recs)
+	copy(recs, recs[childSize:2*childSize])
+	copy(recs[childSize:], first[:])
+	l, err := openPair(t, repairIndex(b), st.Size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.ReadDir(0, 0, make([]overlay.DirEntry, 5)); !errors.Is(err, overlay.ErrCorrupt) {
+		t.Errorf("ReadDir: %v", err)
+	}
+	if err := l.Verify(); !errors.Is(err, overlay.ErrCorrupt) {
+		t.Errorf("Verify: %v", err)
+	}
+}
+
 // TestDirectoryCycle damages an index so that following its directories would never end.
 func TestDirectoryCycle(t *testing.T) {
 	f, st, err := build(t, makeTar(t, ent{name: "a/b/c", typ: dirT}), Limits{})

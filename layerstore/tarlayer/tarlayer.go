@@ -32,6 +32,7 @@ type Limits struct {
 
 const (
 	maxFileSize  = 1 << 50   // bytes a file may claim to have, holes included
+	maxFilesSize = 1 << 60   // bytes all files together may claim to have
 	maxXattrLen  = 64 << 10  // XATTR_SIZE_MAX of linux/limits.h
 	maxXattrName = 255       // XATTR_NAME_MAX
 	maxIndexSize = 1<<32 - 1 // offsets in an index have 32 bits
