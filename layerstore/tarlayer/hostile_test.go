@@ -174,6 +174,18 @@ func TestExtendedHeaders(t *testing.T) {
 	}
 }
 
+// TestXattrForms gives one xattr in both forms, in either order: star's counts.
+func TestXattrForms(t *testing.T) {
+	for _, body := range []string{
+		"28 SCHILY.xattr.user.b=star\n30 LIBARCHIVE.xattr.user.b=bw\n", "30 LIBARCHIVE.xattr.user.b=bw\n28 SCHILY.xattr.user.b=star\n",
+	} {
+		l := open(t, append(rawPAX(t, typePAX, body), makeTar(t, ent{name: "f"})...))
+		if v, err := l.Xattr(find(t, l, "f").Entry, "user.b"); err != nil || string(v) != "star" {
+			t.Errorf("%q, %v", v, err)
+		}
+	}
+}
+
 // TestHugeSparseFiles claims more bytes than can be counted.
 func TestHugeSparseFiles(t *testing.T) {
 	var archive []byte
