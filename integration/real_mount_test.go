@@ -39,7 +39,7 @@ func TestRealTree(t *testing.T) {
 		pod.run("pull", "--quiet", "--tls-verify=false", ref)
 		want := tree(t, strings.TrimSpace(pod.run("image", "mount", ref)))
 		want["."] = got["."] // podman makes the root 0555, whatever the layer says
-		sameTree(t, want, podmanTimes(want, got))
+		sameTree(t, want, likePodman(want, got))
 	})
 	t.Run("written", func(t *testing.T) {
 		writable := s.mount("--name", "untouched", ref)
@@ -71,14 +71,16 @@ func TestRealTree(t *testing.T) {
 	s.ok("rm", "tree")
 }
 
-// podmanTimes gives a tree the times of another where podman does not keep those of the layer: a directory that a layer
-// implies but does not list gets the time of the pull, a time before 1970 becomes 0.
-func podmanTimes(podman, got map[string]entry) map[string]entry {
+// likePodman gives a tree what podman makes of two things where it does not keep to the layers: a directory that a layer
+// implies but does not list is new, of the time of the pull, and a time before 1970 becomes 0.
+func likePodman(podman, got map[string]entry) map[string]entry {
 	adapted := maps.Clone(got)
 	for name, e := range adapted {
 		p := podman[name]
-		implied := p.mode&unix.S_IFMT == unix.S_IFDIR && p.mtime > e.mtime
-		if implied || strings.HasPrefix(e.mtime, "-") && p.mtime == "0.000000000" {
+		if p.mode&e.mode&unix.S_IFMT == unix.S_IFDIR && p.mtime > e.mtime {
+			adapted[name] = p
+		}
+		if strings.HasPrefix(e.mtime, "-") && p.mtime == "0.000000000" {
 			e.mtime = p.mtime
 			adapted[name] = e
 		}

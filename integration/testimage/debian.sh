@@ -47,7 +47,8 @@ mkdir -p /opt/odd/opaque/sub /opt/odd/dir-to-file/sub /opt/odd/gone/deep/er
 for f in opaque/a opaque/sub/b dir-to-file/sub/c gone/deep/er/d file-to-dir link-to-file replaced; do
 	case \$f in link-to-file) ln -s replaced /opt/odd/\$f ;; *) echo lower \$f >/opt/odd/\$f ;; esac
 done
-ln /opt/odd/replaced /opt/odd/replaced-link"
+ln /opt/odd/replaced /opt/odd/replaced-link
+chown 5:6 /opt/odd && chmod 2751 /opt/odd"
 
 layer "gcc, nginx, and things deleted" "$apt
 install gcc g++ libc6-dev make nginx-light libcap2-bin vim-nox
