@@ -205,7 +205,7 @@ func findPathMount(path string) (*mountinfo.Info, error) {
 func waitReleased(ctx context.Context, st *layerstore.Store, c layerstore.Container) error {
 	ctx, cancel := context.WithTimeout(ctx, releaseTimeout)
 	defer cancel()
-	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
+	for pause := time.Millisecond; ; pause = min(pause*5/4, 20*time.Millisecond) {
 		lock, err := st.LockContainer(c.ID, false)
 		if err == nil {
 			return lock.Release()

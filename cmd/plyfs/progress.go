@@ -24,11 +24,17 @@ func newProgress(out io.Writer, quiet bool) (progress image.Progress, finish fun
 	if quiet {
 		return nil, func() {}
 	}
-	if file, ok := out.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
+	if file, ok := out.(*os.File); ok && canDraw(file) {
 		bars := &bars{out: file, box: mpb.New(mpb.WithOutput(file), mpb.WithWidth(40))}
 		return bars, bars.finish
 	}
 	return &lines{out: out}, func() {}
+}
+
+// canDraw reports whether a file is a terminal that says how large it is: bars that do not fit are not drawn.
+func canDraw(file *os.File) bool {
+	width, height, err := term.GetSize(int(file.Fd()))
+	return err == nil && width > 0 && height > 0
 }
 
 // shortDigest is a digest as docker shows it: 12 hexadecimal digits.
