@@ -15,7 +15,6 @@ import (
 
 // TestHostile gives Build archives that must be refused, each with an error that names what is at fault.
 func TestHostile(t *testing.T) {
-	x := func(name string) ent { return ent{name: name, data: "x"} }
 	long := strings.Repeat("n", 300)
 	for _, c := range []struct {
 		name string
