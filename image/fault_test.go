@@ -292,12 +292,31 @@ func TestPullTooLong(t *testing.T) {
 			}
 		})
 		o, _ := options()
+		log := &recorder{}
+		o.Progress = log
 		_, err := Pull(t.Context(), st, s.ref("x"), o)
 		requireLine(t, err, short(l.digest()), fmt.Sprintf("more than the %d bytes", len(l.blob)))
+		if !chunked && strings.Contains(log.text(), "start") {
+			t.Error("a length that is too long is announced, and read all the same")
+		}
+		if partials, err := filepath.Glob(st.Root() + "/ingest/*.partial"); err != nil || len(partials) != 0 {
+			t.Errorf("bytes of a wrong layer are kept: %v (%v)", partials, err)
+		}
 		if n := s.count(l.digest()); !errors.Is(err, ErrContent) || n.bytes > 20*blobSize {
 			t.Errorf("%v after %d bytes", err, n.bytes)
 		}
 		requireEmpty(t, st)
+	}
+}
+
+func TestContinues(t *testing.T) {
+	for header, want := range map[string]bool{
+		"bytes 10-99/100": true, "bytes 10-49/100": true, "bytes 10-99/*": true, "bytes 10-99/101": false, "bytes 1-99/100": false, "bytes 0-99/100": false,
+		"bytes 10": false, "bytes */100": false, "": false, "items 10-99/100": false, "bytes  10-99/100": false,
+	} {
+		if got := continues(header, 10, 100); got != want {
+			t.Errorf("%q: %v", header, got)
+		}
 	}
 }
 

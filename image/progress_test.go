@@ -34,6 +34,7 @@ func (r *recorder) text() string {
 func (r *recorder) Message(text string) { r.add("%s", text) }
 
 func (r *recorder) Layer(d digest.Digest, _ int64) LayerProgress {
+	r.add("%s announced", short(d))
 	return &layerRecorder{r, short(d)}
 }
 

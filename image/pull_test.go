@@ -36,9 +36,19 @@ func TestPullFormats(t *testing.T) {
 			s, st := newServer(t), newStore(t)
 			want := s.pushImage("a/b", "1.0", im)
 			o, _ := options()
+			log := &recorder{}
+			o.Progress = log
 			img, err := Pull(t.Context(), st, s.ref("a/b:1.0"), o)
 			if err != nil {
 				t.Fatal(err)
+			}
+			for _, l := range want.layers {
+				if n := strings.Count(log.text(), short(l.digest())+" announced"); n != 1 {
+					t.Errorf("a layer was announced %d times", n)
+				}
+				if !strings.Contains(log.text(), short(l.digest())+" Pull complete\n"+short(l.digest())+" done <nil>") {
+					t.Errorf("a layer ended otherwise: %s", log.text())
+				}
 			}
 			requireStored(t, st, img, want)
 			if !slices.Equal(img.Names, []string{s.ref("a/b:1.0")}) || !slices.Equal(img.RepoDigests, []string{s.ref("a/b@" + want.desc.Digest.String())}) {
@@ -162,6 +172,24 @@ func TestPullIndex(t *testing.T) {
 			t.Fatal(err)
 		}
 		requireStored(t, st, img, arm64)
+	})
+	t.Run("another tag of an image that is there", func(t *testing.T) {
+		st := newStore(t)
+		o, _ := options()
+		o.Platform = "linux/amd64"
+		if _, err := Pull(t.Context(), st, s.ref("multi"), o); err != nil {
+			t.Fatal(err)
+		}
+		s.pushIndex("multi", "again", amd64, armv6)
+		s.reset()
+		img, err := Pull(t.Context(), st, s.ref("multi:again"), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		requireStored(t, st, img, amd64)
+		if seen := s.seen(); len(seen) == 0 || seen[len(seen)-1].path != "/v2/multi/manifests/again" {
+			t.Errorf("more than the index was asked for: %+v", seen)
+		}
 	})
 	t.Run("index in an index", func(t *testing.T) {
 		ix := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex}
