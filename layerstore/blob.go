@@ -23,7 +23,7 @@ func readLimited(path string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	if !fi.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a regular file: %w", path, ErrCorrupt)
+		return nil, damaged("%s is not a regular file", path)
 	}
 	if fi.Size() > limit {
 		return nil, fmt.Errorf("%s has %d bytes, more than %d: %w", path, fi.Size(), limit, ErrTooLarge)

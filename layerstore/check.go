@@ -80,6 +80,9 @@ func (c *checker) image(e *entry) bool {
 		c.problem(nameIndex, fmt.Errorf("image %s: %w", displayName(e), err))
 		return false
 	}
+	if !c.s.HasBlob(e.desc.Digest) {
+		c.problem(nameIndex, fmt.Errorf("image %s: its OCI manifest %s: %w", displayName(e), e.desc.Digest, ErrNotFound))
+	}
 	for _, spec := range img.Layers {
 		if !c.s.HasLayer(spec) {
 			c.problem(nameIndex, fmt.Errorf("image %s: layer %s (diffID %s) is not whole: %w", displayName(e), spec.Digest, spec.DiffID, ErrNotFound))
@@ -97,7 +100,7 @@ func (c *checker) containers() error {
 	for _, n := range names {
 		path := dirContainers + "/" + n.Name()
 		if !isHex(n.Name(), 64) {
-			c.problem(path, fmt.Errorf("no container has this name: %w", ErrCorrupt))
+			c.problem(path, damaged("no container has this name"))
 			continue
 		}
 		c.r.Containers++
@@ -106,11 +109,11 @@ func (c *checker) containers() error {
 			err = c.s.checkContent(ct)
 		}
 		if other := byName[ct.Name]; err == nil && other != "" {
-			err = fmt.Errorf("container %.12s has the same name %s: %w", other, ct.Name, ErrCorrupt)
+			err = damaged("container %.12s has the same name %s", other, ct.Name)
 		}
 		for _, d := range []string{"upper", "work", "merged"} {
 			if fi, serr := os.Lstat(c.s.ContainerDir(n.Name()) + "/" + d); err == nil && (serr != nil || !fi.IsDir()) {
-				err = fmt.Errorf("directory %s is missing: %w", d, ErrCorrupt)
+				err = damaged("directory %s is missing", d)
 			}
 		}
 		byName[ct.Name] = ct.ID
@@ -153,7 +156,7 @@ func (c *checker) blobs() error {
 	for _, n := range names {
 		path := dirBlobs + "/" + n.Name()
 		if !isHex(n.Name(), 64) {
-			c.problem(path, fmt.Errorf("no blob has this name: %w", ErrCorrupt))
+			c.problem(path, damaged("no blob has this name"))
 			continue
 		}
 		c.r.Blobs++
@@ -180,7 +183,7 @@ func (c *checker) layers() error {
 			c.index(h)
 		case suffix == suffixIdx || suffix == suffixDiff:
 		default:
-			c.problem(path, fmt.Errorf("no layer has this name: %w", ErrCorrupt))
+			c.problem(path, damaged("no layer has this name"))
 		}
 	}
 	return nil
@@ -190,7 +193,7 @@ func (c *checker) layers() error {
 func (c *checker) index(diff string) {
 	l, err := c.s.openIndexed(diff)
 	if err == nil {
-		err = errors.Join(l.Verify(), l.Close())
+		err = firstError(l.Verify(), l.Close())
 	}
 	if err != nil && !errors.Is(err, errNoIndex) && !errors.Is(err, tarlayer.ErrStale) && !errors.Is(err, ErrNotFound) {
 		c.problem(dirLayers+"/"+diff+suffixIdx, err)

@@ -60,7 +60,7 @@ func (s *Store) mark(ctx context.Context, ix *index, reap bool) (*marks, error) 
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		if err := s.markManifest(m, e.desc.Digest, e.desc.MediaType, 0); err != nil {
+		if err := s.markEntry(m, e); err != nil {
 			return nil, fmt.Errorf("image %s: %w: remove it or pull it again first", displayName(e), err)
 		}
 	}
@@ -73,15 +73,24 @@ func (s *Store) mark(ctx context.Context, ix *index, reap bool) (*marks, error) 
 			m.layers[d.Encoded()] = true
 		}
 		m.blobs[c.Image.Encoded()] = true
-		if err := s.markManifest(m, c.Manifest, "", 0); err != nil && !errors.Is(err, ErrNotFound) {
+		if err := s.markManifest(m, c.Manifest, 0); err != nil && !errors.Is(err, ErrNotFound) {
 			return nil, fmt.Errorf("container %s: %w: remove it first", c.Name, err)
 		}
 	}
 	return m, s.markLeases(m, reap)
 }
 
+// markEntry marks an image: its manifest, and the OCI form of it if that is another.
+func (s *Store) markEntry(m *marks, e *entry) error {
+	if err := s.markManifest(m, e.manifest, 0); err != nil {
+		return err
+	}
+	m.blobs[e.desc.Digest.Encoded()] = true
+	return nil
+}
+
 // markManifest marks a manifest and what it refers to; of an index that another tool put there, all its manifests.
-func (s *Store) markManifest(m *marks, d Digest, mediaType string, depth int) error {
+func (s *Store) markManifest(m *marks, d Digest, depth int) error {
 	if m.blobs[d.Encoded()] {
 		return nil
 	}
@@ -96,7 +105,7 @@ func (s *Store) markManifest(m *marks, d Digest, mediaType string, depth int) er
 		Manifests []descriptor `json:"manifests"`
 	}
 	if err := json.Unmarshal(b, &refs); err != nil {
-		return fmt.Errorf("manifest %s is damaged (%v): %w", d, err, ErrCorrupt) //nolint:errorlint // the sentinel is what counts
+		return damaged("manifest %s is damaged: %v", d, err)
 	}
 	for _, r := range refs.Layers {
 		m.blobs[strings.TrimPrefix(string(r.Digest), "sha256:")] = true
@@ -105,7 +114,7 @@ func (s *Store) markManifest(m *marks, d Digest, mediaType string, depth int) er
 		if _, err := hexOf(r.Digest); err != nil || depth > 3 {
 			continue
 		}
-		if err := s.markManifest(m, r.Digest, r.MediaType, depth+1); err != nil && !errors.Is(err, ErrNotFound) {
+		if err := s.markManifest(m, r.Digest, depth+1); err != nil && !errors.Is(err, ErrNotFound) {
 			return err
 		}
 	}
@@ -127,7 +136,7 @@ func (s *Store) markConfig(m *marks, d Digest, layers int) error {
 	}
 	c, err := parseConfig(b, layers)
 	if err != nil {
-		return fmt.Errorf("%w: %w", err, ErrCorrupt)
+		return &storeError{err.Error(), []error{err, ErrCorrupt}}
 	}
 	for _, diff := range c.RootFS.DiffIDs {
 		m.layers[diff.Encoded()] = true

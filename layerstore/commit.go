@@ -10,8 +10,6 @@ import (
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
-
-	"github.com/plyfs/plyfs/overlay"
 )
 
 // isContentError tells that the bytes are wrong, not the host or the caller's context: keeping them helps nobody.
@@ -75,7 +73,7 @@ func (in *LayerIngest) Restart() error {
 	}
 	in.stop()
 	err := in.closeFiles()
-	err = errors.Join(err, in.dropDamagedBlob(), removeIfThere(in.s.path(dirIngest, in.hex+suffixPartial)))
+	err = firstError(err, in.dropDamagedBlob(), removeIfThere(in.s.path(dirIngest, in.hex+suffixPartial)))
 	in.offset, in.fromBlob = 0, false
 	if err == nil {
 		err = in.open()
@@ -90,9 +88,9 @@ func (in *LayerIngest) Abort() error {
 	}
 	bad := isContentError(in.p.failure())
 	if in.p.failure() == nil && in.flush() {
-		// What has come goes to the partial file first. That the decoder then misses the rest says nothing.
-		in.in.close()
-		in.p.wg.Wait()
+		// What has come goes to the partial file first. The other stages are not told of an end: they would find fault.
+		close(in.in.outs[0])
+		<-in.kept
 	}
 	return in.end(bad)
 }
@@ -115,7 +113,7 @@ func (in *LayerIngest) Commit() error {
 	if in.received < in.spec.Size && in.p.failure() == nil {
 		got := in.received
 		err := in.Abort()
-		return errors.Join(fmt.Errorf("layer %s: %d of %d bytes came: %w", in.spec.Digest, got, in.spec.Size, io.ErrUnexpectedEOF), err)
+		return firstError(fmt.Errorf("layer %s: %d of %d bytes came: %w", in.spec.Digest, got, in.spec.Size, io.ErrUnexpectedEOF), err)
 	}
 	if in.flush() {
 		in.in.close()
@@ -131,7 +129,7 @@ func (in *LayerIngest) Commit() error {
 	if err != nil {
 		err = in.describe(err)
 	}
-	return errors.Join(err, in.end(err != nil && isContentError(err)))
+	return firstError(err, in.end(err != nil && isContentError(err)))
 }
 
 func (in *LayerIngest) verify() error {
@@ -148,8 +146,8 @@ func (in *LayerIngest) verify() error {
 	return nil
 }
 
-// publish makes the files durable, all at once, and renames them: the blob last, because HasLayer wants all of them and
-// the partial file is what a next try starts from.
+// publish makes the files durable, all at once, and then renames them. Whichever of the names a crash leaves, HasLayer
+// wants all of them, and each is of a file that is whole.
 func (in *LayerIngest) publish() error {
 	var g errgroup.Group
 	for _, f := range []*os.File{in.partial, in.tar, in.idx} {
@@ -161,50 +159,56 @@ func (in *LayerIngest) publish() error {
 		return err
 	}
 	s, diff := in.s, in.spec.DiffID.Encoded()
-	tarPath, idxPath := s.path(dirLayers, diff+suffixTar), s.path(dirLayers, diff+suffixIdx)
-	if err := in.publishTar(tarPath); err != nil {
-		return err
-	}
-	if err := os.Rename(in.idx.Name(), idxPath); err != nil {
-		return err
-	}
 	if !in.plain {
+		if err := in.publishTar(s.path(dirLayers, diff+suffixTar)); err != nil {
+			return err
+		}
 		if err := replaceSymlink(diff, s.path(dirLayers, in.hex+suffixDiff)); err != nil {
 			return err
 		}
 	}
-	if err := syncDir(s.path(dirLayers)); err != nil {
+	if err := os.Rename(in.idx.Name(), s.path(dirLayers, diff+suffixIdx)); err != nil {
 		return err
 	}
-	if in.fromBlob {
-		return nil
+	if !in.fromBlob {
+		if err := os.Rename(in.partial.Name(), s.path(dirBlobs, in.hex)); err != nil {
+			return err
+		}
 	}
-	if err := os.Rename(in.partial.Name(), s.path(dirBlobs, in.hex)); err != nil {
-		return err
+	if in.plain {
+		if err := in.linkTar(s.path(dirLayers, diff+suffixTar)); err != nil {
+			return err
+		}
 	}
-	return syncDir(s.path(dirBlobs))
+	var names errgroup.Group
+	names.Go(func() error { return syncDir(s.path(dirBlobs)) })
+	names.Go(func() error { return syncDir(s.path(dirLayers)) })
+	return names.Wait()
 }
 
-// publishTar names the tar: a hard link of the blob to be when the layer is uncompressed. It takes the place of one that
-// another compression of the layer brought, whose readers keep what they have open, but not of one that is such a link.
+// publishTar names the tar of a compressed layer. It takes the place of one that another compression of the layer
+// brought, whose readers keep what they have open, but not of one that is a blob too and costs no disk.
 func (in *LayerIngest) publishTar(path string) error {
-	if !in.plain {
-		var st unix.Stat_t
-		if unix.Lstat(path, &st) == nil && st.Nlink > 1 && st.Size == in.unpacked {
-			return nil
-		}
-		return os.Rename(in.tar.Name(), path)
+	var st unix.Stat_t
+	if unix.Lstat(path, &st) == nil && st.Nlink > 1 && st.Size == in.unpacked {
+		return nil
 	}
+	return os.Rename(in.tar.Name(), path)
+}
+
+// linkTar makes the tar of an uncompressed layer a hard link of its blob. That has its final name by then: a session that
+// finds a partial file may write to it.
+func (in *LayerIngest) linkTar(path string) error {
 	tmp := in.s.path(dirIngest, in.hex+suffixTar)
 	if err := removeIfThere(tmp); err != nil {
 		return err
 	}
-	if err := os.Link(in.partial.Name(), tmp); err != nil {
+	if err := os.Link(in.s.path(dirBlobs, in.hex), tmp); err != nil {
 		return err
 	}
 	err := os.Rename(tmp, path)
 	// Between two names of one inode rename(2) does nothing, and the temporary name stays.
-	return errors.Join(err, removeIfThere(tmp))
+	return firstError(err, removeIfThere(tmp))
 }
 
 func replaceSymlink(target, path string) error {
@@ -240,7 +244,7 @@ func (in *LayerIngest) closeFiles() error {
 		}
 	}
 	in.partial, in.tar, in.idx = nil, nil, nil
-	return errors.Join(errs...)
+	return firstError(errs...)
 }
 
 // end closes the session: the tar and index of an unfinished layer go, and with drop the compressed bytes too.
@@ -249,14 +253,14 @@ func (in *LayerIngest) end(drop bool) error {
 	in.stop()
 	err := in.closeFiles()
 	for _, suffix := range []string{suffixTar, suffixIdx} {
-		err = errors.Join(err, removeIfThere(in.s.path(dirIngest, in.hex+suffix)))
+		err = firstError(err, removeIfThere(in.s.path(dirIngest, in.hex+suffix)))
 	}
 	path := in.s.path(dirIngest, in.hex+suffixPartial)
 	if size, ok := isRegular(path); ok && (drop || size == 0) {
-		err = errors.Join(err, os.Remove(path))
+		err = firstError(err, os.Remove(path))
 	}
 	if drop {
-		err = errors.Join(err, in.dropDamagedBlob())
+		err = firstError(err, in.dropDamagedBlob())
 	}
 	in.unlock()
 	return err
@@ -286,4 +290,4 @@ func (in *LayerIngest) unlock() {
 	_ = unlockNamed(in.lock)
 }
 
-func panicError(r any) error { return fmt.Errorf("internal error: %v: %w", r, overlay.ErrCorrupt) }
+func panicError(r any) error { return damaged("internal error: %v", r) }

@@ -185,7 +185,7 @@ func (s *Store) readContainer(id string) (Container, error) {
 		}
 	}
 	if err != nil {
-		return Container{}, fmt.Errorf("%s is damaged (%v): %w", path, err, ErrCorrupt) //nolint:errorlint // the sentinel is what counts
+		return Container{}, damaged("%s is damaged: %v", path, err)
 	}
 	return c, nil
 }

@@ -60,7 +60,7 @@ func (s *Store) RemoveContainer(ctx context.Context, id string) error {
 	if err == nil {
 		err = syncDir(s.path(dirContainers))
 	}
-	if err = errors.Join(err, l.Release()); err != nil {
+	if err = firstError(err, l.Release()); err != nil {
 		return s.explain("removing container "+id[:12], err)
 	}
 	t, err := openTrash(s.path(dirTrash))

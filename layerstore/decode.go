@@ -15,7 +15,7 @@ import (
 const maxZstdWindow = 128 << 20
 
 // errCompression marks an error of a decompressor, to tell it from one of the pipeline.
-var errCompression = fmt.Errorf("damaged compression: %w", ErrCorrupt)
+var errCompression = damaged("damaged compression")
 
 // newDecoder returns a reader of the uncompressed bytes of a layer that is gzip (several members are one stream; RFC
 // 1952) or zstd (several frames; RFC 8878). What the bytes are decides, not what a media type claims. Bytes that follow
@@ -41,7 +41,7 @@ func newDecoder(br *bufio.Reader) (io.ReadCloser, error) {
 		}
 		return zr.IOReadCloser(), nil
 	}
-	return nil, fmt.Errorf("neither gzip nor zstd, and not the uncompressed layer either: %w", errCompression)
+	return nil, damaged("neither gzip nor zstd, and not the uncompressed layer either")
 }
 
 func decodeError(err error) error {

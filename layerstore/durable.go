@@ -27,6 +27,21 @@ type storeError struct {
 func (e *storeError) Error() string   { return e.text }
 func (e *storeError) Unwrap() []error { return e.is }
 
+// damaged is ErrCorrupt said of something that is no layer.
+func damaged(format string, args ...any) error {
+	return &storeError{fmt.Sprintf(format, args...), []error{ErrCorrupt}}
+}
+
+// firstError returns the first error that is one. A user gets one line: what failed after that is its consequence.
+func firstError(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // explain turns an error of the host into one that says what is wrong with the store and what to do.
 func (s *Store) explain(doing string, err error) error {
 	switch {

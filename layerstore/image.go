@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -54,7 +55,11 @@ func (s *Store) PutImage(ctx context.Context, name string, manifest []byte, medi
 	if err != nil {
 		return Image{}, err
 	}
-	e := ix.put(img)
+	desc, err := s.describeManifest(img)
+	if err != nil {
+		return Image{}, err
+	}
+	e := ix.put(img, desc)
 	if name != "" {
 		ix.setName(e, name)
 	}
@@ -65,21 +70,40 @@ func (s *Store) PutImage(ctx context.Context, name string, manifest []byte, medi
 	return img, s.writeIndex(ix)
 }
 
+// describeManifest returns the descriptor by which index.json lists the image: of its manifest, or of the OCI one made for
+// a Docker one, which it stores.
+func (s *Store) describeManifest(img Image) (v1.Descriptor, error) {
+	desc := v1.Descriptor{MediaType: img.MediaType, Digest: img.Manifest, Size: int64(len(img.ManifestBytes))}
+	if img.MediaType == v1.MediaTypeImageManifest {
+		return desc, nil
+	}
+	b, err := ociManifest(img)
+	if err != nil {
+		return desc, err
+	}
+	desc = v1.Descriptor{MediaType: v1.MediaTypeImageManifest, Digest: digest.FromBytes(b), Size: int64(len(b))}
+	return desc, s.writeBlobLocked(desc.Digest, b)
+}
+
 // put returns the entry of the image's manifest, a new one if there is none.
-func (ix *index) put(img Image) *entry {
+func (ix *index) put(img Image, desc v1.Descriptor) *entry {
 	e := ix.find(img.Manifest)
 	if e == nil {
-		e = &entry{}
+		e = &entry{manifest: img.Manifest}
 		ix.entries = append(ix.entries, e)
 	}
-	if e.desc.Annotations == nil {
-		e.desc.Annotations = map[string]string{}
+	desc.Annotations = e.desc.Annotations
+	if desc.Annotations == nil {
+		desc.Annotations = map[string]string{}
 	}
-	e.desc.MediaType, e.desc.Digest, e.desc.Size = img.MediaType, img.Manifest, int64(len(img.ManifestBytes))
+	e.desc = desc
+	if desc.Digest != img.Manifest {
+		e.desc.Annotations[annotationManifest] = string(img.Manifest)
+	}
 	e.desc.Annotations[annotationID] = string(img.ID)
 	e.desc.Annotations[annotationSize] = strconv.FormatInt(img.Size, 10)
 	if !img.Created.IsZero() {
-		e.desc.Annotations[v1.AnnotationCreated] = img.Created.Format("2006-01-02T15:04:05.999999999Z07:00")
+		e.desc.Annotations[v1.AnnotationCreated] = img.Created.Format(time.RFC3339Nano)
 	}
 	return e
 }
@@ -118,12 +142,12 @@ func (s *Store) TagImage(ctx context.Context, nameOrID, name string) error {
 
 // load reads an image that index.json lists.
 func (s *Store) load(e *entry) (Image, error) {
-	b, err := s.ReadBlob(e.desc.Digest, MaxManifestSize)
+	b, err := s.ReadBlob(e.manifest, MaxManifestSize)
 	if err != nil {
 		return Image{}, err
 	}
 	mediaType := e.desc.MediaType
-	if mediaType == "" {
+	if mediaType == "" || e.manifest != e.desc.Digest {
 		mediaType = manifestMediaType(b)
 	}
 	m, err := parseManifest(b, mediaType)
@@ -162,7 +186,7 @@ func (s *Store) Images(ctx context.Context) ([]Image, error) {
 			continue // a manifest that another tool put there, of something that is no image here
 		}
 		if err != nil {
-			if now, rerr := s.readIndex(); rerr == nil && now.find(e.desc.Digest) != nil {
+			if now, rerr := s.readIndex(); rerr == nil && now.find(e.manifest) != nil {
 				s.log.Warnf("image %s cannot be read, pull it again or remove it: %v", displayName(e), err)
 			}
 			continue
@@ -180,7 +204,7 @@ func displayName(e *entry) string {
 	if len(e.names) > 0 {
 		return e.names[0]
 	}
-	return string(e.desc.Digest)
+	return string(e.manifest)
 }
 
 // ResolveImage finds the image that a full reference, a repo digest ("name@sha256:…"), the digest of a manifest or a
@@ -198,9 +222,9 @@ func (s *Store) ResolveImage(ctx context.Context, nameOrID string) (Image, error
 		}
 		img, err := s.load(found[0])
 		if err == nil || ctx.Err() != nil {
-			return img, errors.Join(err, ctx.Err())
+			return img, firstError(err, ctx.Err())
 		}
-		if now, rerr := s.readIndex(); rerr != nil || now.find(found[0].desc.Digest) != nil {
+		if now, rerr := s.readIndex(); rerr != nil || now.find(found[0].manifest) != nil {
 			return Image{}, fmt.Errorf("image %s: %w", nameOrID, err)
 		}
 	}

@@ -17,11 +17,14 @@ const (
 	annotationName        = v1.AnnotationRefName     // the full reference, as skopeo's and crane's oci: transports look it up
 	annotationRepoDigests = "io.plyfs.repo-digests"  // space-separated
 	annotationID          = "io.plyfs.image-id"      // digest of the config
+	annotationManifest    = "io.plyfs.manifest"      // digest of the image's own manifest when it is not an OCI one
 	annotationSize        = "io.plyfs.unpacked-size" // sum of the uncompressed tars, decimal
 )
 
-// entry is an image of index.json: the entries of one manifest taken together.
+// entry is an image of index.json: the entries of one manifest taken together. skopeo looks at OCI manifests alone, so for
+// an image that came with a Docker manifest desc is that of an OCI manifest of the same config and layers, made here.
 type entry struct {
+	manifest    Digest // as it came; desc.Digest unless an annotation says otherwise
 	desc        v1.Descriptor
 	names       []string
 	repoDigests []string
@@ -37,27 +40,33 @@ type index struct {
 func (s *Store) readIndex() (*index, error) {
 	b, err := readLimited(s.path(nameIndex), maxIndexSize)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s is missing: the store is damaged: %w", s.path(nameIndex), ErrCorrupt)
+		return nil, damaged("%s is missing: the store is damaged", s.path(nameIndex))
 	}
 	if err != nil {
 		return nil, s.explain("reading the list of images", err)
 	}
 	ix := &index{}
 	if err := json.Unmarshal(b, &ix.raw); err != nil {
-		return nil, fmt.Errorf("%s is damaged (%v): %w", s.path(nameIndex), err, ErrCorrupt) //nolint:errorlint // the sentinel is what counts
+		return nil, damaged("%s is damaged: %v", s.path(nameIndex), err)
 	}
 	byDigest := map[Digest]*entry{}
 	for _, d := range ix.raw.Manifests {
-		if _, err := hexOf(d.Digest); err != nil {
-			return nil, fmt.Errorf("%s is damaged (%v): %w", s.path(nameIndex), err, ErrCorrupt) //nolint:errorlint // as above
+		own := d.Digest
+		if a := d.Annotations[annotationManifest]; a != "" {
+			own = Digest(a)
 		}
-		e := byDigest[d.Digest]
+		for _, x := range []Digest{d.Digest, own} {
+			if _, err := hexOf(x); err != nil {
+				return nil, damaged("%s is damaged: %v", s.path(nameIndex), err)
+			}
+		}
+		e := byDigest[own]
 		if e == nil {
-			e = &entry{desc: d}
+			e = &entry{manifest: own, desc: d}
 			e.desc.Annotations = maps.Clone(d.Annotations)
 			delete(e.desc.Annotations, annotationName)
 			delete(e.desc.Annotations, annotationRepoDigests)
-			byDigest[d.Digest] = e
+			byDigest[own] = e
 			ix.entries = append(ix.entries, e)
 		}
 		if name := d.Annotations[annotationName]; name != "" {
@@ -110,7 +119,7 @@ func (s *Store) writeIndex(ix *index) error {
 // find returns the entry of a manifest, nil if there is none.
 func (ix *index) find(d Digest) *entry {
 	for _, e := range ix.entries {
-		if e.desc.Digest == d {
+		if e.manifest == d {
 			return e
 		}
 	}

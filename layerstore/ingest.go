@@ -35,6 +35,7 @@ type LayerIngest struct {
 	p        *pipeline
 	stopCtx  func() bool
 	in       *fan
+	kept     chan struct{} // closed when the stage that writes the partial file has ended
 	cur      *chunk
 	digests  [2]hash.Hash // of the compressed and of the uncompressed bytes
 	unpacked int64
@@ -123,20 +124,22 @@ func (in *LayerIngest) openPartial() (*os.File, error) {
 		in.fromBlob, in.offset = true, size
 		return os.Open(blob) //nolint:gosec // a name of our own
 	}
-	f, err := os.OpenFile(in.s.path(dirIngest, in.hex+suffixPartial), os.O_RDWR|os.O_CREATE, fileMode)
+	path := in.s.path(dirIngest, in.hex+suffixPartial)
+	if size, ok := isRegular(path); ok && size > in.spec.Size {
+		if err := os.Remove(path); err != nil {
+			return nil, err
+		}
+	}
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, fileMode) //nolint:gosec // a name of our own
 	if err != nil {
 		return nil, err
 	}
 	fi, err := f.Stat()
-	if err == nil && fi.Size() > in.spec.Size {
-		err = f.Truncate(0)
-	} else if err == nil {
-		in.offset = fi.Size()
-	}
 	if err != nil {
 		_ = f.Close()
 		return nil, err
 	}
+	in.offset = fi.Size()
 	return f, nil
 }
 
@@ -158,8 +161,10 @@ func (in *LayerIngest) start() {
 	in.in = p.newFan(2)
 	keep := appender{f: in.partial}
 	old, replayed := in.offset, int64(0)
-	h := in.digests[0]
+	h, kept := in.digests[0], make(chan struct{})
+	in.kept = kept
 	p.stage(func() error {
+		defer close(kept)
 		return p.each(in.in.outs[0], func(b []byte) error {
 			_, _ = h.Write(b)
 			if replayed < old { // these came from the file

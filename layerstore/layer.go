@@ -84,12 +84,13 @@ func (s *Store) openIndexed(diff string) (*tarlayer.Layer, error) {
 		}
 		return nil, s.explain("opening layer sha256:"+diff, err)
 	}
+	defer idx.Close() //nolint:errcheck // read only, and mapped by then
 	l, err := tarlayer.Open(idx, tar, layerID(diff))
 	if err != nil {
 		_ = tar.Close()
-		_ = idx.Close()
+		return nil, err
 	}
-	return l, err
+	return l, nil
 }
 
 // layerID is the first 8 bytes of a digest.
@@ -152,7 +153,7 @@ func (s *Store) rebuildLocked(ctx context.Context, diff string) error {
 	if err != nil {
 		_ = os.Remove(tmp)
 		if errors.Is(err, tarlayer.ErrArchive) {
-			return fmt.Errorf("%w: %w", err, ErrCorrupt)
+			return &storeError{err.Error(), []error{err, ErrCorrupt}}
 		}
 		return err
 	}

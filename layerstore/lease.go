@@ -3,7 +3,6 @@ package layerstore
 import (
 	"bufio"
 	"context"
-	"errors"
 	"io"
 	"os"
 	"strings"
@@ -123,7 +122,7 @@ func (s *Store) lockLayer(ctx context.Context, hex string, pins ...Digest) (*os.
 		if err = f.Truncate(0); err == nil {
 			_, err = f.WriteString(text)
 		}
-		err = errors.Join(s.explain("locking layer "+hex[:12], err), l.Release())
+		err = firstError(s.explain("locking layer "+hex[:12], err), l.Release())
 	}
 	if err != nil {
 		_ = unlockNamed(f)

@@ -167,6 +167,24 @@ func newImage(manifestBytes, configBytes []byte, mediaType string) (Image, error
 	return img, nil
 }
 
+// ociManifest writes the OCI manifest of an image that has a Docker one: the same config and layers by their OCI names.
+func ociManifest(img Image) ([]byte, error) {
+	m := v1.Manifest{MediaType: v1.MediaTypeImageManifest, Layers: []v1.Descriptor{}}
+	m.SchemaVersion = 2
+	m.Config = v1.Descriptor{MediaType: v1.MediaTypeImageConfig, Digest: img.ID, Size: int64(len(img.Config))}
+	for _, l := range img.Layers {
+		t := v1.MediaTypeImageLayer
+		switch {
+		case strings.HasSuffix(l.MediaType, "gzip"):
+			t = v1.MediaTypeImageLayerGzip
+		case strings.HasSuffix(l.MediaType, "zstd"):
+			t = v1.MediaTypeImageLayerZstd
+		}
+		m.Layers = append(m.Layers, v1.Descriptor{MediaType: t, Digest: l.Digest, Size: l.Size})
+	}
+	return json.Marshal(m)
+}
+
 // checkRef takes what can be a full reference: not normalised here, only kept from breaking index.json or a terminal.
 func checkRef(name string) error {
 	if name == "" || len(name) > MaxRefLen || strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {

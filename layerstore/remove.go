@@ -2,7 +2,6 @@ package layerstore
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -18,7 +17,7 @@ func (s *Store) RemoveImage(ctx context.Context, nameOrID string, force bool) (R
 		return Removed{}, err
 	}
 	rm, err := s.removeImageLocked(ctx, nameOrID, force)
-	err = errors.Join(err, l.Release())
+	err = firstError(err, l.Release())
 	if err != nil {
 		return rm, s.explain("removing image "+nameOrID, err)
 	}
@@ -78,7 +77,7 @@ func (s *Store) usersOf(ctx context.Context, es []*entry) ([]string, error) {
 	var users []string
 	for _, c := range cs {
 		for _, e := range es {
-			if c.Manifest == e.desc.Digest {
+			if c.Manifest == e.manifest {
 				users = addSorted(users, c.Name)
 			}
 		}
@@ -91,12 +90,12 @@ func (s *Store) deleteImages(ctx context.Context, ix *index, es []*entry, rm *Re
 	mine := &marks{blobs: map[string]bool{}, layers: map[string]bool{}}
 	for _, e := range es {
 		// A damaged image is removed all the same; what cannot be found of it now is garbage for Collect.
-		_ = s.markManifest(mine, e.desc.Digest, e.desc.MediaType, 0)
-		mine.blobs[e.desc.Digest.Encoded()] = true
+		_ = s.markEntry(mine, e)
+		mine.blobs[e.manifest.Encoded()], mine.blobs[e.desc.Digest.Encoded()] = true, true
 		if id := Digest(e.desc.Annotations[annotationID]); id != "" {
 			rm.Deleted = addDigest(rm.Deleted, id)
 		} else {
-			rm.Deleted = addDigest(rm.Deleted, e.desc.Digest)
+			rm.Deleted = addDigest(rm.Deleted, e.manifest)
 		}
 		ix.remove(e)
 	}

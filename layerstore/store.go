@@ -88,10 +88,10 @@ func (s *Store) checkLayout() error {
 		Version string `json:"imageLayoutVersion"`
 	}
 	if err := json.Unmarshal(b, &l); err != nil {
-		return fmt.Errorf("%s: %w: %v", s.path(nameLayout), ErrCorrupt, err) //nolint:errorlint // the sentinel is what counts
+		return damaged("%s is damaged: %v", s.path(nameLayout), err)
 	}
 	if !strings.HasPrefix(l.Version, "1.") {
-		return fmt.Errorf("%s: layout version %.20q is not known here: %w", s.path(nameLayout), l.Version, ErrCorrupt)
+		return damaged("%s: layout version %.20q is not known here", s.path(nameLayout), l.Version)
 	}
 	return nil
 }
