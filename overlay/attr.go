@@ -55,7 +55,7 @@ func (u *Union) lowerAttr(id ID, rec *record, a *Attr) error {
 		if d == nil || len(d.lowers) == 0 {
 			return u.emptyRoot(a)
 		}
-		layer, entry = d.lowers[0].layer, d.lowers[0].entry
+		layer, entry = d.lowers[d.attrs].layer, d.lowers[d.attrs].entry
 	}
 	if err := u.lowers[layer].Attr(entry, a); err != nil {
 		return err

@@ -75,7 +75,7 @@ func (u *Union) newUpper(id ID, rec *record, name string, size int64, data bool)
 	layer, entry := int(rec.layer)-1, rec.entry
 	if rec.flags&flagDir != 0 {
 		d := u.tab.dir(id)
-		layer, entry = d.lowers[0].layer, d.lowers[0].entry
+		layer, entry = d.lowers[d.attrs].layer, d.lowers[d.attrs].entry
 	}
 	var a Attr
 	if err := u.lowers[layer].Attr(entry, &a); err != nil {

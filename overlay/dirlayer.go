@@ -312,4 +312,3 @@ func (l *DirLayer) Close() error {
 }
 
 var _ Layer = (*DirLayer)(nil)
-

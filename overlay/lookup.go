@@ -303,7 +303,7 @@ func (u *Union) intern(parent ID, name string, f *found) (ID, error) {
 	}
 	if f.mode == unix.S_IFDIR {
 		r.flags |= flagDir
-		d = &dir{lowers: f.lowers}
+		d = &dir{lowers: f.lowers, attrs: u.attrsOf(f.lowers)}
 		if f.redir != "" {
 			d.redirect.Store(&f.redir)
 		}

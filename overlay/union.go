@@ -55,6 +55,7 @@ type dir struct {
 	mu sync.RWMutex // see the package comment
 
 	lowers []lowerRef // the directories of lower layers that show through, top first; never changed
+	attrs  int        // index in lowers of the one whose attributes show while there is no upper one
 	// redirect is the absolute path of lowers in their layers, nil when it is that of the directory itself.
 	redirect atomic.Pointer[string]
 
@@ -144,6 +145,7 @@ func (u *Union) initRoot(root *record, d *dir, adopt bool) error {
 	if len(d.lowers) == 0 {
 		return nil
 	}
+	d.attrs = u.attrsOf(d.lowers)
 	var a Attr
 	if err := u.lowers[0].Attr(RootEntry, &a); err != nil {
 		return err
@@ -152,17 +154,32 @@ func (u *Union) initRoot(root *record, d *dir, adopt bool) error {
 	if u.up == nil || !adopt {
 		return nil
 	}
-	return u.adoptRoot(&a)
+	if err := u.lowers[d.attrs].Attr(RootEntry, &a); err != nil {
+		return err
+	}
+	return u.adoptRoot(d.attrs, &a)
+}
+
+// attrsOf chooses whose attributes a directory shows: those of the topmost layer that says something of them. A tar may
+// hold something below a directory without an entry of the directory itself.
+func (u *Union) attrsOf(refs []lowerRef) int {
+	for i, r := range refs {
+		l, ok := u.lowers[r.layer].(interface{ Implied(e Entry) bool })
+		if !ok || !l.Implied(r.entry) {
+			return i
+		}
+	}
+	return 0
 }
 
 // adoptRoot makes a fresh upper directory look like the lowers' root. The origin mark comes last and says that it is
 // done.
-func (u *Union) adoptRoot(a *Attr) error {
+func (u *Union) adoptRoot(layer int, a *Attr) error {
 	p := at(u.up.root)
-	if err := u.copyAttrs(p, 0, RootEntry, a); err != nil {
+	if err := u.copyAttrs(p, layer, RootEntry, a); err != nil {
 		return fmt.Errorf("upper directory: take over the root's attributes: %w", err)
 	}
-	return p.setxattr(u.up.private+xattrOrigin, u.origin(0, a.Ino), 0)
+	return p.setxattr(u.up.private+xattrOrigin, u.origin(layer, a.Ino), 0)
 }
 
 // Close lets go of all layers and descriptors. No other method may run or be called then.

@@ -15,7 +15,8 @@ func (u *Union) lowerEntry(id ID, rec *record) (Layer, Entry, error) {
 	if d == nil || len(d.lowers) == 0 {
 		return nil, 0, unix.ENODATA
 	}
-	return u.lowers[d.lowers[0].layer], d.lowers[0].entry, nil
+	r := d.lowers[d.attrs]
+	return u.lowers[r.layer], r.entry, nil
 }
 
 // GetXattr copies the value of an xattr into dest and returns its length. An empty dest asks for the length; one that

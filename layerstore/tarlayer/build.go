@@ -80,6 +80,10 @@ func (b *builder) outError(err error) bool {
 	return errors.As(err, &pe) || errors.As(err, &se) || errors.Is(err, unix.ENOMEM)
 }
 
+// errAbsolute refuses what other tools take as relative: no tool that makes layers writes such names, and one that is
+// not meant to stay below the root is not to be guessed at.
+var errAbsolute = errors.New("its name is absolute")
+
 // entry takes one entry of the archive into the tree.
 func (b *builder) entry(h *header) error {
 	if err := b.path.set(h.name, b.lim); err != nil {
@@ -92,7 +96,13 @@ func (b *builder) entry(h *header) error {
 	if b.path.len() == 0 {
 		return b.rootEntry(h)
 	}
+	if h.name[0] == '/' {
+		return errAbsolute
+	}
 	dir, _, err := b.tree.enter(&b.path, b.imply)
+	if kind != plainName && errors.Is(err, errNotDir) {
+		return nil // umoci whites out what lay below a directory that the layer replaces by a file
+	}
 	if err != nil {
 		return err
 	}

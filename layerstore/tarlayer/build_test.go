@@ -34,8 +34,8 @@ var treeCases = []struct {
 	{"root listed", []ent{{name: "./", typ: dirT, mode: 0o1777, gid: 3}, x("./a")}, []string{
 		". 41777 0:3 1000.0 n2", "a" + file,
 	}},
-	{"absolute and noisy names", []ent{x("//etc/./x"), x("etc/../y")}, []string{
-		root + "3 implied", "etc" + implied + "2 implied", "etc/x" + file, "y" + file,
+	{"noisy names", []ent{x("./etc/./x"), x("etc/../y"), {name: "/", typ: dirT, mode: 0o700}}, []string{
+		". 40700 0:0 1000.0 n3", "etc" + implied + "2 implied", "etc/x" + file, "y" + file,
 	}},
 	{"file replaces file", []ent{{name: "a", data: "old", uid: 9}, x("a")}, []string{root + "2 implied", "a" + file}},
 	{
@@ -53,6 +53,9 @@ var treeCases = []struct {
 	},
 	{"whiteout", []ent{{name: ".wh.a"}, {name: "d/.wh.b"}}, []string{
 		root + "3 implied", "a whiteout", "d" + implied + "2 implied", "d/b whiteout",
+	}},
+	{"whiteout below a file", []ent{x("a"), {name: "a/.wh.b"}, {name: "c/.wh.d"}, x("c"), {name: "a/.wh..wh..opq"}}, []string{
+		root + "2 implied", "a" + file, "c" + file,
 	}},
 	{"whiteout and file", []ent{{name: ".wh.a"}, x("a"), x("b"), {name: ".wh.b"}}, []string{
 		root + "2 implied", "a" + file, "b" + file,

@@ -24,6 +24,7 @@ func TestHostile(t *testing.T) {
 		{"parent directory", []ent{x("ok"), x("../../etc/passwd")}, []string{`"../../etc/passwd"`, "out of the root"}},
 		{"parent inside", []ent{x("a/../../b")}, []string{`"a/../../b"`, "out of the root"}},
 		{"parent of an absolute name", []ent{x("/../b")}, []string{`"/../b"`, "out of the root"}},
+		{"absolute name", []ent{x("ok"), x("/etc/passwd")}, []string{`"/etc/passwd"`, "absolute"}},
 		{"long name", []ent{x("a/" + long)}, []string{"nnn", "longer than 255"}},
 		{"long path", []ent{x(strings.Repeat("d/", 2100) + "f")}, []string{"d/d", "4201 bytes, more than 4096"}},
 		{"through a symlink", []ent{{name: "s", typ: symT, link: "/"}, x("s/etc/x")}, []string{`"s/etc/x"`, `below "s"`}},

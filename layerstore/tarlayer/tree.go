@@ -2,6 +2,7 @@ package tarlayer
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math/bits"
 	"math/rand/v2"
@@ -146,6 +147,9 @@ func (t *tree) grow() error {
 	return nil
 }
 
+// errNotDir says that an entry lies below something that is no directory.
+var errNotDir = errors.New("no directory")
+
 // enter walks to the directory that holds p's last component, by way of the directory of the entry before. make is
 // called for a directory that is missing; without it a missing one is reported as false.
 func (t *tree) enter(p *path, mk func(dentry uint32) (uint32, error)) (dir uint32, ok bool, err error) {
@@ -178,7 +182,7 @@ func (t *tree) enter(p *path, mk func(dentry uint32) (uint32, error)) (dir uint3
 				return 0, false, err
 			}
 		case !t.isDir(ino):
-			return 0, false, fmt.Errorf("it lies below %s, which is no directory in this layer", quote(p.upTo(k)))
+			return 0, false, fmt.Errorf("it lies below %s, which is %w in this layer", quote(p.upTo(k)), errNotDir)
 		}
 		cur.path.push(name)
 		cur.inos = append(cur.inos, ino)
