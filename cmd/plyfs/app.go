@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -172,7 +174,23 @@ func setUp(c *cli.Context) error {
 	}
 	logrus.SetLevel(level)
 	logrus.SetOutput(c.App.ErrWriter)
+	logrus.SetFormatter(plainFormatter{})
 	return nil
+}
+
+// plainFormatter writes log entries for people: "warning: text: error".
+type plainFormatter struct{}
+
+func (plainFormatter) Format(e *logrus.Entry) ([]byte, error) {
+	text := e.Level.String() + ": " + e.Message
+	for _, key := range slices.Sorted(maps.Keys(e.Data)) {
+		if key == logrus.ErrorKey {
+			text += fmt.Sprintf(": %v", e.Data[key])
+		} else {
+			text += fmt.Sprintf(" %s=%v", key, e.Data[key])
+		}
+	}
+	return []byte(strings.ReplaceAll(text, "\n", "; ") + "\n"), nil
 }
 
 func logLevel(c *cli.Context) string {

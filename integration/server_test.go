@@ -288,3 +288,24 @@ func TestMountConcurrently(t *testing.T) {
 	s.ok("umount", "one")
 	s.ok("rm", "one")
 }
+
+// TestMountFails mounts an image whose layers are damaged: the container made for it goes again.
+func TestMountFails(t *testing.T) {
+	s := newStore(t)
+	ref := smallImage(t, startRegistry(t))
+	s.ok("pull", "-q", ref)
+	files, err := filepath.Glob(filepath.Join(s.root, "layers", "sha256", "*.tar"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no layers: %v", err)
+	}
+	for _, file := range files {
+		if err := os.Truncate(file, 10); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.fails([]string{"container cc", "cut off"}, "mount", "--name", "cc", ref)
+	s.fails([]string{"container cc", "cut off"}, "mount", "--name", "cc", "--foreground", ref)
+	if left, err := os.ReadDir(filepath.Join(s.root, "containers")); err != nil || len(left) > 0 {
+		t.Errorf("containers left: %v, %v", left, err)
+	}
+}

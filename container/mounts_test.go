@@ -1,0 +1,86 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/plyfs/plyfs/layerstore"
+)
+
+// TestWaitReleased holds a container as a server does that is slow to end.
+func TestWaitReleased(t *testing.T) {
+	st := openStore(t)
+	c := newContainer(t, st)
+	lock, err := st.LockContainer(c.ID, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var released atomic.Bool
+	time.AfterFunc(30*time.Millisecond, func() {
+		released.Store(true)
+		if err := lock.Release(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := waitReleased(t.Context(), st, c); err != nil || !released.Load() {
+		t.Errorf("returned %v, released: %v", err, released.Load())
+	}
+
+	if lock, err = st.LockContainer(c.ID, true); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if err := waitReleased(ctx, st, c); !errors.Is(err, ErrServer) || !strings.Contains(err.Error(), c.Name) {
+		t.Errorf("a server that goes on: %v", err)
+	}
+	if err := lock.Release(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestRemove refuses while a server holds the container.
+func TestRemove(t *testing.T) {
+	st := openStore(t)
+	c := newContainer(t, st)
+	lock, err := st.LockContainer(c.ID, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Remove(t.Context(), st, c.Name); !errors.Is(err, ErrMounted) {
+		t.Errorf("while it is served: %v", err)
+	}
+	if err := lock.Release(); err != nil {
+		t.Fatal(err)
+	}
+	if err := Remove(t.Context(), st, c.Name); err != nil {
+		t.Errorf("afterwards: %v", err)
+	}
+	if err := Remove(t.Context(), st, c.Name); !errors.Is(err, layerstore.ErrNotFound) {
+		t.Errorf("twice: %v", err)
+	}
+}
+
+// newContainer makes a container of an image without layers.
+func newContainer(t *testing.T, st *layerstore.Store) layerstore.Container {
+	t.Helper()
+	blob := func(text string) digest.Digest {
+		d, err := st.WriteBlob([]byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	img := layerstore.Image{ID: blob("config"), Manifest: blob("manifest")}
+	c, err := Create(t.Context(), st, img, CreateOptions{ImageName: "none"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
