@@ -1,0 +1,220 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/integration/testimage"
+)
+
+// measured is a row of the filesystem table: a workload's times by the name of the target.
+type measured struct {
+	*workload
+	times map[string]series
+	cpu   map[string]series
+	peak  map[string]float64
+}
+
+// filesystems are the targets, with what they are made of.
+type filesystems struct {
+	targets []target
+	close   func() error
+}
+
+// openFilesystems unpacks the benchmark's image once, for all but plyfs, and pulls it for plyfs.
+func (b *bench) openFilesystems(ctx context.Context) (fs *filesystems, err error) {
+	img, err := testimage.Bench(ctx)
+	if err != nil {
+		return nil, err
+	}
+	registry, err := testimage.StartRegistry(ctx, img.Storage, true)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, registry.Close()) }()
+	ref := registry.Addr + "/" + img.Name
+
+	root := filepath.Join(b.dir, "plyfs")
+	b.say("pulling %s for plyfs", img.Name)
+	if err := command(b.plyfs, "--root", root, "pull", "--quiet", ref); err != nil {
+		return nil, err
+	}
+	b.say("unpacking %s for the others", img.Name)
+	pod := podmanStorage(filepath.Join(b.dir, "podman"))
+	if err := command("podman", pod.args("pull", "--quiet", "--tls-verify=false", ref)...); err != nil {
+		return nil, err
+	}
+	lowers, err := pod.lowers(ref)
+	if err != nil {
+		return nil, err
+	}
+	pristine := filepath.Join(b.dir, "pristine")
+	native := filepath.Join(b.dir, "native")
+	if err := os.Mkdir(pristine, 0o755); err != nil {
+		return nil, err
+	}
+	if err := unix.Mount("overlay", pristine, "overlay", unix.MS_RDONLY, "lowerdir="+lowers); err != nil {
+		return nil, fmt.Errorf("mount overlay: %w", err)
+	}
+	closeAll := func() error { return unmount(pristine) }
+	if err := command("cp", "-a", pristine, native); err != nil {
+		return nil, errors.Join(err, closeAll())
+	}
+	unix.Sync()
+	fs = &filesystems{close: closeAll, targets: []target{nativeTarget(native, pristine), kernelTarget(lowers)}}
+	for _, fo := range b.fuseOverlays() {
+		fs.targets = append(fs.targets, fuseOverlayTarget(fo[1], fo[0], lowers))
+	}
+	fs.targets = append(fs.targets, plyfsTarget(b.plyfs, root, ref))
+	return fs, nil
+}
+
+// fuseOverlays are the names and paths of the fuse-overlayfs binaries: Debian's, and those that FUSE_OVERLAYFS lists.
+func (b *bench) fuseOverlays() [][2]string {
+	var found [][2]string
+	paths := strings.Split(os.Getenv("FUSE_OVERLAYFS"), ":")
+	if debian, err := exec.LookPath("fuse-overlayfs"); err == nil {
+		paths = append(paths, debian)
+	}
+	for _, path := range paths {
+		if path == "" {
+			continue
+		}
+		version := firstLineWith(path, "fuse-overlayfs:")
+		found = append(found, [2]string{strings.TrimSpace("fuse-overlayfs " + version), path})
+	}
+	return found
+}
+
+// firstLineWith returns what follows a prefix in what a program says of its version.
+func firstLineWith(binary, prefix string) string {
+	out, err := exec.Command(binary, "--version").CombinedOutput()
+	if err != nil {
+		return ""
+	}
+	for line := range strings.Lines(string(out)) {
+		if rest, ok := strings.CutPrefix(line, prefix); ok {
+			return strings.TrimPrefix(strings.TrimSpace(rest), "version ")
+		}
+	}
+	return ""
+}
+
+// runFilesystems measures every workload on every target, a round of all targets after the other.
+func (b *bench) runFilesystems(ctx context.Context) (rows []*measured, names []string, err error) {
+	var chosen []*measured
+	for i := range workloads {
+		if w := &workloads[i]; b.wants(w.name) {
+			chosen = append(chosen, &measured{w, map[string]series{}, map[string]series{}, map[string]float64{}})
+		}
+	}
+	if len(chosen) == 0 {
+		return nil, nil, nil
+	}
+	fs, err := b.openFilesystems(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() { err = errors.Join(err, fs.close()) }()
+	for _, t := range fs.targets {
+		names = append(names, t.name)
+	}
+	for _, row := range chosen {
+		for round := range b.rounds {
+			for i := range fs.targets {
+				t := fs.targets[(i+round)%len(fs.targets)]
+				if err := ctx.Err(); err != nil {
+					return nil, nil, err
+				}
+				if err := b.measure(ctx, row, t); err != nil {
+					return nil, nil, fmt.Errorf("%s on %s: %w", row.name, t.name, err)
+				}
+			}
+		}
+		line := ""
+		for _, name := range names {
+			line += fmt.Sprintf("  %s %s", name, secondsText(row.times[name]))
+		}
+		b.say("%s:%s", row.name, line)
+	}
+	return chosen, names, nil
+}
+
+// measure runs a workload once on a target that is mounted for it.
+func (b *bench) measure(ctx context.Context, row *measured, t target) (err error) {
+	dir, err := os.MkdirTemp(b.dir, "run")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	m, err := t.mount(ctx, dir)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if m.restore != nil {
+			err = errors.Join(err, m.restore(row.spoils))
+		}
+		err = errors.Join(err, m.unmount())
+	}()
+	ws, err := startWorkers(row.workload, m.root)
+	if err != nil {
+		return err
+	}
+	unix.Sync() // what was prepared is not written to disk at the cost of what is measured
+	if row.cold > 0 {
+		if err := dropCaches(row.cold); err != nil {
+			return errors.Join(err, ws.kill())
+		}
+	}
+	before, err := m.use()
+	if err != nil {
+		return errors.Join(err, ws.kill())
+	}
+	took, err := ws.measure()
+	if err != nil {
+		return err
+	}
+	after, err := m.use()
+	if err != nil {
+		return err
+	}
+	row.times[t.name] = append(row.times[t.name], took.Seconds())
+	if m.pid != 0 {
+		row.cpu[t.name] = append(row.cpu[t.name], after.cpu-before.cpu)
+		row.peak[t.name] = max(row.peak[t.name], after.peak)
+	}
+	return nil
+}
+
+// podmanStorage is the directory of a podman's storage.
+type podmanStorage string
+
+func (p podmanStorage) args(args ...string) []string {
+	dir := string(p)
+	return append([]string{"--root", filepath.Join(dir, "root"), "--runroot", filepath.Join(dir, "run"), "--tmpdir", filepath.Join(dir, "tmp"),
+		"--storage-driver", "overlay", "--cgroup-manager", "cgroupfs"}, args...)
+}
+
+// lowers is an image's layers as directories, for the lowerdir option of overlayfs, top first.
+func (p podmanStorage) lowers(ref string) (string, error) {
+	out, err := output("podman", p.args("image", "inspect", "--format",
+		"{{.GraphDriver.Data.UpperDir}}{{with .GraphDriver.Data.LowerDir}}:{{.}}{{end}}", ref)...)
+	if err != nil {
+		return "", err
+	}
+	lowers := strings.TrimSpace(out)
+	for dir := range strings.SplitSeq(lowers, ":") {
+		if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+			return "", fmt.Errorf("podman's layer %q is no directory: %w", dir, err)
+		}
+	}
+	return lowers, nil
+}

@@ -1,0 +1,105 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+func inOrder(steps ...func(*job) error) func(*job) error {
+	return func(j *job) error {
+		for _, step := range steps {
+			if err := step(j); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+func times(n int, step func(*job) error) func(*job) error {
+	return func(j *job) error {
+		for range n {
+			if err := step(j); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+// program runs a program of the image, whose root this process is in.
+func program(name string, args ...string) error {
+	cmd := exec.Command(name, args...)
+	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C", "TMPDIR=/tmp",
+		"GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*"}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, out)
+	}
+	return nil
+}
+
+func python(*job) error {
+	return program("/usr/bin/python3", "-B", "-c",
+		"import json, ssl, sqlite3, email.message, http.client, asyncio, logging, argparse, xml.etree.ElementTree, unittest")
+}
+
+func writeProgram(j *job) error {
+	text := "#include <stdio.h>\n#include <stdlib.h>\n#include <string.h>\n#include <unistd.h>\n#include <sys/socket.h>\n" +
+		"int main(int n, char **v) { return printf(\"%d %s\\n\", n, v[0]) < 0; }\n"
+	return os.WriteFile(filepath.Join(j.dir, "p.c"), []byte(text), 0o600)
+}
+
+func gcc(j *job) error {
+	return program("/usr/bin/gcc", "-O1", "-o", filepath.Join(j.dir, "p"), filepath.Join(j.dir, "p.c"))
+}
+
+// makePackage builds a Debian package of 1,000 files in the root.
+func makePackage(j *job) error {
+	pkg := filepath.Join(j.dir, "pkg")
+	if err := os.MkdirAll(filepath.Join(pkg, "DEBIAN"), 0o755); err != nil {
+		return err
+	}
+	control := "Package: bench-files\nVersion: 1\nArchitecture: all\nMaintainer: none <none@example.org>\nDescription: files\n"
+	if err := os.WriteFile(filepath.Join(pkg, "DEBIAN/control"), []byte(control), 0o644); err != nil { //nolint:gosec // dpkg wants it readable
+		return err
+	}
+	for i := range 1000 {
+		dir := filepath.Join(pkg, fmt.Sprintf("opt/bench-files/d%02d", i%20))
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("f%04d", i)), fmt.Appendf(nil, "file %d\n", i), 0o600); err != nil {
+			return err
+		}
+	}
+	return program("/usr/bin/dpkg-deb", "--build", "-Znone", pkg, filepath.Join(j.dir, "pkg.deb"))
+}
+
+func installPackage(j *job) error {
+	return program("/usr/bin/dpkg", "-i", filepath.Join(j.dir, "pkg.deb"))
+}
+
+// makeRepository makes a git repository of the benchmark's tree.
+func makeRepository(j *job) error {
+	repo := filepath.Join(j.dir, "repo")
+	if err := program("/bin/cp", "-r", tree, repo); err != nil {
+		return err
+	}
+	for _, args := range [][]string{
+		{"init", "--quiet"}, {"add", "."},
+		{"-c", "user.name=b", "-c", "user.email=b@example.org", "commit", "--quiet", "-m", "all"},
+	} {
+		if err := program("/usr/bin/git", append([]string{"-C", repo}, args...)...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func gitStatus(j *job) error {
+	return program("/usr/bin/git", "-C", filepath.Join(j.dir, "repo"), "status", "--porcelain")
+}
