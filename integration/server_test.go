@@ -201,7 +201,7 @@ func TestUmountBusy(t *testing.T) {
 	}
 	defer user.Close()
 	s.fails([]string{"used is in use", "fuser -vm " + mountpoint}, "umount", "used")
-	s.fails([]string{"container used is mounted already at " + mountpoint}, "rm", "used")
+	s.fails([]string{"container used is mounted at " + mountpoint}, "rm", "used")
 	if _, err := os.Stat(filepath.Join(mountpoint, "etc/motd")); err != nil {
 		t.Errorf("a refused umount did damage: %v", err)
 	}
