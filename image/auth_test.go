@@ -23,8 +23,8 @@ func (l login) Resolve(authn.Resource) (authn.Authenticator, error) {
 	return &authn.Basic{Username: l.user, Password: l.password}, nil
 }
 
-// useLogin makes a docker config file the only one there is, in which host has a login.
-func useLogin(t *testing.T, host, user, password string) {
+// useLogin makes a docker config file the only one there is, in which host has the login of "me".
+func useLogin(t *testing.T, host, password string) {
 	t.Helper()
 	dir := t.TempDir()
 	t.Setenv("HOME", dir)
@@ -32,7 +32,7 @@ func useLogin(t *testing.T, host, user, password string) {
 	t.Setenv("REGISTRY_AUTH_FILE", "")
 	t.Setenv("XDG_RUNTIME_DIR", dir)
 	t.Setenv("XDG_CONFIG_HOME", dir)
-	auth := base64.StdEncoding.EncodeToString([]byte(user + ":" + password))
+	auth := base64.StdEncoding.EncodeToString([]byte("me:" + password))
 	b, err := json.Marshal(map[string]any{"auths": map[string]any{host: map[string]string{"auth": auth}}})
 	if err != nil {
 		t.Fatal(err)
@@ -60,7 +60,7 @@ func TestPullBasicAuth(t *testing.T) {
 		http.Error(w, `{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}`, http.StatusUnauthorized)
 	})
 	st := newStore(t)
-	useLogin(t, s.host(), "me", "right")
+	useLogin(t, s.host(), "right")
 	img, err := Pull(t.Context(), st, s.ref("secret"), defaultLogins())
 	if err != nil {
 		t.Fatal(err)
@@ -68,10 +68,10 @@ func TestPullBasicAuth(t *testing.T) {
 	requireStored(t, st, img, want)
 
 	st = newStore(t)
-	useLogin(t, s.host(), "me", "wrong")
+	useLogin(t, s.host(), "wrong")
 	_, err = Pull(t.Context(), st, s.ref("secret"), defaultLogins())
 	requireLine(t, err, "access denied for "+s.ref("secret:latest"), "is wrong", "docker login "+s.host())
-	useLogin(t, "elsewhere.example.com", "me", "right")
+	useLogin(t, "elsewhere.example.com", "right")
 	_, err = Pull(t.Context(), st, s.ref("secret"), defaultLogins())
 	requireLine(t, err, "access denied for "+s.ref("secret:latest"), "needs a login", "docker login "+s.host())
 	if !errors.Is(err, ErrDenied) {
@@ -88,7 +88,7 @@ func TestPullAuthFiles(t *testing.T) {
 		w.Header().Set("WWW-Authenticate", `Basic realm="x"`)
 		w.WriteHeader(http.StatusUnauthorized)
 	})
-	useLogin(t, s.host(), "me", "right")
+	useLogin(t, s.host(), "right")
 	file := filepath.Join(os.Getenv("HOME"), "config.json")
 	auth := filepath.Join(os.Getenv("HOME"), "auth.json")
 	if err := os.Rename(file, auth); err != nil {
@@ -138,7 +138,7 @@ func TestPullTokenAuth(t *testing.T) {
 		return true
 	}
 	s.mu.Unlock()
-	useLogin(t, s.host(), "me", "right")
+	useLogin(t, s.host(), "right")
 	st := newStore(t)
 	img, err := Pull(t.Context(), st, s.ref("team/secret"), defaultLogins())
 	if err != nil {
@@ -148,7 +148,7 @@ func TestPullTokenAuth(t *testing.T) {
 	if issued != 2 || scopes[0] != "repository:team/secret:pull" {
 		t.Errorf("%d tokens for scopes %q", issued, scopes)
 	}
-	useLogin(t, s.host(), "me", "wrong")
+	useLogin(t, s.host(), "wrong")
 	_, err = Pull(t.Context(), newStore(t), s.ref("team/secret"), defaultLogins())
 	if requireLine(t, err, "access denied"); !errors.Is(err, ErrDenied) {
 		t.Error(err)

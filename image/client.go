@@ -34,8 +34,10 @@ func newClient(ctx context.Context, ref Reference, o PullOptions) (*client, erro
 	}
 	auth, err := authn.Resolve(ctx, o.Keychain, repo)
 	if err != nil {
-		return nil, &kindError{kind: ErrDenied, cause: err,
-			msg: fmt.Sprintf("the login for %s cannot be read from docker's config file: %s", ref.Domain, clean(err.Error()))}
+		return nil, &kindError{
+			kind: ErrDenied, cause: err,
+			msg: fmt.Sprintf("the login for %s cannot be read from docker's config file: %s", ref.Domain, clean(err.Error())),
+		}
 	}
 	base := newTransport(o.TLSVerify, o.StallTimeout, o.Jobs)
 	w := &wire{base: base, registry: repo.RegistryStr(), allowHTTP: !o.TLSVerify || isLoopback(ref.Domain), stall: o.StallTimeout}

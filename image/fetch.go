@@ -129,8 +129,8 @@ func (d *download) stream(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = resp.Body.Close() }()
-	partial := resp.StatusCode == http.StatusPartialContent
-	if d.pos > 0 && !(partial && continues(resp.Header.Get("Content-Range"), d.pos, d.spec.Size)) {
+	carriesOn := resp.StatusCode == http.StatusPartialContent && continues(resp.Header.Get("Content-Range"), d.pos, d.spec.Size)
+	if d.pos > 0 && !carriesOn {
 		if err := d.restart(); err != nil {
 			return err
 		}
@@ -195,20 +195,17 @@ func (d *download) copy(body io.Reader) error {
 // layerError says in one line which layer failed, why, and what to do.
 func (p *puller) layerError(spec layerstore.LayerSpec, have int64, err error) error {
 	what := fmt.Sprintf("%s: layer %s", p.ref, short(spec.Digest))
+	from := what + " from " + p.ref.Domain
 	var se *storeError
-	if errors.As(err, &se) {
-		msg := fmt.Sprintf("%s: %s", what, clean(se.Error()))
-		kind := error(ErrContent)
-		if !damaged(err) && !errors.Is(err, layerstore.ErrTooLarge) {
-			kind = se.error
-		} else {
-			msg = fmt.Sprintf("%s from %s: %s", what, p.ref.Domain, clean(se.Error()))
-		}
-		return &kindError{kind: kind, msg: msg, cause: err}
+	switch isStore := errors.As(err, &se); {
+	case isStore && (damaged(err) || errors.Is(err, layerstore.ErrTooLarge)):
+		return &kindError{kind: ErrContent, msg: from + ": " + clean(se.Error()), cause: err}
+	case isStore:
+		return &kindError{kind: se.error, msg: what + ": " + clean(se.Error()), cause: err}
 	}
 	var k *kindError
 	if errors.As(err, &k) {
-		return &kindError{kind: k.kind, msg: fmt.Sprintf("%s from %s: %s", what, p.ref.Domain, k.msg), cause: err}
+		return &kindError{kind: k.kind, msg: from + ": " + k.msg, cause: err}
 	}
 	switch status(err) {
 	case http.StatusUnauthorized, http.StatusForbidden:

@@ -115,8 +115,10 @@ func choose(raw []byte, want Platform) (ocispec.Descriptor, bool, error) {
 		return ocispec.Descriptor{}, false, &kindError{kind: ErrContent, msg: "the index is damaged: " + clean(err.Error()), cause: err}
 	}
 	if len(ix.Manifests) > maxIndexEntries {
-		return ocispec.Descriptor{}, false, &kindError{kind: ErrContent,
-			msg: fmt.Sprintf("the index has %d entries, more than the %d that are taken", len(ix.Manifests), maxIndexEntries)}
+		return ocispec.Descriptor{}, false, &kindError{
+			kind: ErrContent,
+			msg:  fmt.Sprintf("the index has %d entries, more than the %d that are taken", len(ix.Manifests), maxIndexEntries),
+		}
 	}
 	var unnamed []ocispec.Descriptor
 	byPlatform := map[Platform]ocispec.Descriptor{}
@@ -175,8 +177,10 @@ func parseManifest(d document) (ocispec.Manifest, error) {
 		return m, err
 	}
 	if len(m.Layers) > layerstore.MaxLayers {
-		return m, &kindError{kind: ErrUnsupported,
-			msg: fmt.Sprintf("the image has %d layers, more than the %d that are taken", len(m.Layers), layerstore.MaxLayers)}
+		return m, &kindError{
+			kind: ErrUnsupported,
+			msg:  fmt.Sprintf("the image has %d layers, more than the %d that are taken", len(m.Layers), layerstore.MaxLayers),
+		}
 	}
 	for _, l := range m.Layers {
 		if strings.HasPrefix(l.MediaType, dockerForeignLayer) || strings.HasPrefix(l.MediaType, ociForeignLayer) {

@@ -27,12 +27,22 @@ type LayerProgress interface {
 // noProgress is for callers who want none.
 type noProgress struct{}
 
+// Layer shows nothing.
 func (noProgress) Layer(digest.Digest, int64) LayerProgress { return noLayerProgress{} }
-func (noProgress) Message(string)                           {}
+
+// Message shows nothing.
+func (noProgress) Message(string) {}
 
 type noLayerProgress struct{}
 
-func (noLayerProgress) Start(int64)   {}
-func (noLayerProgress) Add(int64)     {}
+// Start shows nothing.
+func (noLayerProgress) Start(int64) {}
+
+// Add shows nothing.
+func (noLayerProgress) Add(int64) {}
+
+// Status shows nothing.
 func (noLayerProgress) Status(string) {}
-func (noLayerProgress) Done(error)    {}
+
+// Done shows nothing.
+func (noLayerProgress) Done(error) {}

@@ -267,19 +267,21 @@ func (p *puller) layers(ctx context.Context, ds []ocispec.Descriptor, diffIDs []
 		lp   LayerProgress
 	}
 	var jobs []job
+	pins := slices.Clone(diffIDs)
 	seen := map[digest.Digest]digest.Digest{}
 	for i, d := range ds {
 		if seen[d.Digest] == diffIDs[i] {
 			continue
 		}
 		seen[d.Digest] = diffIDs[i]
-		if err := p.lease.Pin(d.Digest, diffIDs[i]); err != nil {
-			return err
-		}
-		jobs = append(jobs, job{
-			layerstore.LayerSpec{Digest: d.Digest, Size: d.Size, MediaType: d.MediaType, DiffID: diffIDs[i]},
-			p.o.Progress.Layer(d.Digest, d.Size),
-		})
+		pins = append(pins, d.Digest)
+		jobs = append(jobs, job{spec: layerstore.LayerSpec{Digest: d.Digest, Size: d.Size, MediaType: d.MediaType, DiffID: diffIDs[i]}})
+	}
+	if err := p.lease.Pin(pins...); err != nil {
+		return err
+	}
+	for i, j := range jobs {
+		jobs[i].lp = p.o.Progress.Layer(j.spec.Digest, j.spec.Size)
 	}
 	sort.SliceStable(jobs, func(i, j int) bool { return jobs[i].spec.Size > jobs[j].spec.Size })
 	g, ctx := errgroup.WithContext(ctx)

@@ -4,13 +4,13 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
-	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/plyfs/plyfs/layerstore"
@@ -100,6 +100,26 @@ func TestPullAgain(t *testing.T) {
 	}
 }
 
+// TestPullMends: an image that has lost a layer is not up to date.
+func TestPullMends(t *testing.T) {
+	s, st := newServer(t), newStore(t)
+	want := s.pushImage("app", "latest", testImage{layers: []testLayer{newLayer(t, 1, 5000)}})
+	o, _ := options()
+	img, err := Pull(t.Context(), st, s.ref("app"), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range []string{"layers/sha256/" + img.Layers[0].DiffID.Encoded() + ".tar", "blobs/sha256/" + img.Layers[0].Digest.Encoded()} {
+		if err := os.Remove(st.Root() + "/" + file); err != nil {
+			t.Fatal(err)
+		}
+		if img, err = Pull(t.Context(), st, s.ref("app"), o); err != nil {
+			t.Fatal(err)
+		}
+		requireStored(t, st, img, want)
+	}
+}
+
 func TestPullByDigest(t *testing.T) {
 	s, st := newServer(t), newStore(t)
 	want := s.pushImage("app", "1", testImage{layers: []testLayer{newLayer(t, 1, 100)}})
@@ -124,167 +144,60 @@ func TestPullByDigest(t *testing.T) {
 	}
 }
 
-func TestPullIndex(t *testing.T) {
-	s := newServer(t)
-	push := func(p ocispec.Platform, seed int) pushed {
-		return s.pushImage("multi", p.Architecture+p.Variant, testImage{platform: p, layers: []testLayer{newLayer(t, seed, 100)}})
-	}
-	amd64 := push(ocispec.Platform{OS: "linux", Architecture: "amd64"}, 1)
-	armv6 := push(ocispec.Platform{OS: "linux", Architecture: "arm", Variant: "v6"}, 2)
-	arm64 := push(ocispec.Platform{OS: "linux", Architecture: "arm64", Variant: "v8"}, 3)
-	top := s.pushIndex("multi", "latest", amd64, armv6, arm64)
-	for platform, want := range map[string]pushed{"linux/amd64": amd64, "linux/arm/v7": armv6, "linux/arm64": arm64, "linux/amd64/v3": amd64} {
-		t.Run(platform, func(t *testing.T) {
-			st := newStore(t)
-			o, _ := options()
-			o.Platform = platform
-			img, err := Pull(t.Context(), st, s.ref("multi"), o)
-			if err != nil {
-				t.Fatal(err)
-			}
-			requireStored(t, st, img, want)
-			if !slices.Equal(img.RepoDigests, []string{s.ref("multi@" + top.String())}) {
-				t.Errorf("repo digests %v", img.RepoDigests)
-			}
-		})
-	}
-	t.Run("none fits", func(t *testing.T) {
-		st := newStore(t)
-		o, _ := options()
-		o.Platform = "linux/s390x"
-		_, err := Pull(t.Context(), st, s.ref("multi"), o)
-		requireLine(t, err, "multi:latest", "linux/s390x", "linux/amd64, linux/arm/v6, linux/arm64", "--platform")
-		if !errors.Is(err, ErrNoPlatform) {
-			t.Errorf("%v is not ErrNoPlatform", err)
-		}
-		requireEmpty(t, st)
-	})
-	t.Run("another platform of an image that is there", func(t *testing.T) {
-		st := newStore(t)
-		o, _ := options()
-		o.Platform = "linux/amd64"
-		if _, err := Pull(t.Context(), st, s.ref("multi"), o); err != nil {
-			t.Fatal(err)
-		}
-		o.Platform = "linux/arm64"
-		img, err := Pull(t.Context(), st, s.ref("multi"), o)
-		if err != nil {
-			t.Fatal(err)
-		}
-		requireStored(t, st, img, arm64)
-	})
-	t.Run("another tag of an image that is there", func(t *testing.T) {
-		st := newStore(t)
-		o, _ := options()
-		o.Platform = "linux/amd64"
-		if _, err := Pull(t.Context(), st, s.ref("multi"), o); err != nil {
-			t.Fatal(err)
-		}
-		s.pushIndex("multi", "again", amd64, armv6)
-		s.reset()
-		img, err := Pull(t.Context(), st, s.ref("multi:again"), o)
-		if err != nil {
-			t.Fatal(err)
-		}
-		requireStored(t, st, img, amd64)
-		if seen := s.seen(); len(seen) == 0 || seen[len(seen)-1].path != "/v2/multi/manifests/again" {
-			t.Errorf("more than the index was asked for: %+v", seen)
-		}
-	})
-	t.Run("index in an index", func(t *testing.T) {
-		ix := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex}
-		_, raw := s.pushManifest("multi", "inner", ix.MediaType, ocispec.Index{Versioned: ix.Versioned, MediaType: ix.MediaType, Manifests: []ocispec.Descriptor{amd64.desc}})
-		ix.Manifests = []ocispec.Descriptor{{MediaType: ix.MediaType, Digest: digest.FromBytes(raw), Size: int64(len(raw))}}
-		s.pushManifest("multi", "outer", ix.MediaType, ix)
-		o, _ := options()
-		o.Platform = "linux/amd64"
-		st := newStore(t)
-		img, err := Pull(t.Context(), st, s.ref("multi:outer"), o)
-		if err != nil {
-			t.Fatal(err)
-		}
-		requireStored(t, st, img, amd64)
-	})
-}
-
-func TestPullPlatformOfSingleManifest(t *testing.T) {
-	s, st := newServer(t), newStore(t)
-	other := "arm64"
-	if hostPlatform().Architecture == other {
-		other = "amd64"
-	}
-	want := s.pushImage("one", "latest", testImage{platform: ocispec.Platform{OS: "linux", Architecture: other}, layers: []testLayer{newLayer(t, 1, 10)}})
-	o, _ := options()
-	o.Platform = "linux/s390x"
-	_, err := Pull(t.Context(), st, s.ref("one"), o)
-	if !errors.Is(err, ErrNoPlatform) {
-		t.Fatalf("asked for by --platform: %v", err)
-	}
-	requireEmpty(t, st)
-	o.Platform = ""
-	log := &recorder{}
-	o.Progress = log
-	img, err := Pull(t.Context(), st, s.ref("one"), o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	requireStored(t, st, img, want)
-	if !strings.Contains(log.text(), "Warning: "+s.ref("one:latest")+" is made for linux/"+other) {
-		t.Errorf("no warning in %q", log.text())
-	}
+// refusals are manifests that are not taken, what kind of error they are, and words of it.
+var refusals = map[string]struct {
+	edit  func(*ocispec.Manifest)
+	raw   string
+	mt    string
+	kind  error
+	words []string
+}{
+	"schema 1": {
+		raw: `{"schemaVersion":1,"name":"x","fsLayers":[{"blobSum":"sha256:00"}],"history":[]}`, mt: dockerSchema1JWS,
+		kind: ErrUnsupported, words: []string{"schema 1"},
+	},
+	"foreign layer": {
+		edit: func(m *ocispec.Manifest) { m.Layers[0].MediaType = dockerForeignLayer + ".gzip" },
+		kind: ErrUnsupported, words: []string{"foreign layer", "Windows"},
+	},
+	"unknown layer type": {
+		edit: func(m *ocispec.Manifest) { m.Layers[0].MediaType = "application/x-\x1b[31mevil" },
+		kind: ErrUnsupported, words: []string{`"application/x-[31mevil"`},
+	},
+	"artifact": {
+		edit: func(m *ocispec.Manifest) { m.Config.MediaType = "application/vnd.cncf.helm.config.v1+json" },
+		kind: ErrUnsupported, words: []string{"no container image", "helm"},
+	},
+	"manifest and index at once": {
+		raw:  `{"schemaVersion":2,"mediaType":"` + ocispec.MediaTypeImageManifest + `","config":{},"layers":[],"manifests":[]}`,
+		kind: ErrContent, words: []string{"index too"},
+	},
+	"not JSON":   {raw: "<html>", kind: ErrContent, words: []string{"not JSON"}},
+	"layer path": {edit: func(m *ocispec.Manifest) { m.Layers[0].Digest = "sha256:../../x" }, kind: ErrContent, words: []string{"sha256:../../x"}},
+	"layer size": {edit: func(m *ocispec.Manifest) { m.Layers[0].Size = -1 }, kind: ErrContent, words: []string{"-1 bytes"}},
+	"config size": {
+		edit: func(m *ocispec.Manifest) { m.Config.Size = layerstore.MaxConfigSize + 1 },
+		kind: ErrContent, words: []string{"bytes"},
+	},
+	"config longer than said":  {edit: func(m *ocispec.Manifest) { m.Config.Size-- }, kind: ErrContent, words: []string{"longer"}},
+	"config shorter than said": {edit: func(m *ocispec.Manifest) { m.Config.Size++ }, kind: ErrContent, words: []string{"bytes"}},
+	"too many layers": {
+		edit: func(m *ocispec.Manifest) { m.Layers = slices.Repeat(m.Layers, layerstore.MaxLayers+1) },
+		kind: ErrUnsupported, words: []string{"501 layers"},
+	},
+	"layers unlike config": {
+		edit: func(m *ocispec.Manifest) { m.Layers = append(m.Layers, m.Layers[0]) },
+		kind: ErrContent, words: []string{"2 layers", "config 1"},
+	},
+	"manifest too long": {
+		raw:  `{"schemaVersion":2,"x":"` + strings.Repeat("x", layerstore.MaxManifestSize) + `"}`,
+		kind: ErrContent, words: []string{"longer"},
+	},
 }
 
 func TestPullRefuses(t *testing.T) {
 	layer := newLayer(t, 1, 100)
-	for name, c := range map[string]struct {
-		edit  func(*ocispec.Manifest)
-		raw   string
-		mt    string
-		kind  error
-		words []string
-	}{
-		"schema 1": {
-			raw: `{"schemaVersion":1,"name":"x","fsLayers":[{"blobSum":"sha256:00"}],"history":[]}`, mt: dockerSchema1JWS,
-			kind: ErrUnsupported, words: []string{"schema 1"},
-		},
-		"foreign layer": {
-			edit: func(m *ocispec.Manifest) { m.Layers[0].MediaType = dockerForeignLayer + ".gzip" },
-			kind: ErrUnsupported, words: []string{"foreign layer", short(layer.digest())},
-		},
-		"unknown layer type": {
-			edit: func(m *ocispec.Manifest) { m.Layers[0].MediaType = "application/x-\x1b[31mevil" },
-			kind: ErrUnsupported, words: []string{`"application/x-[31mevil"`},
-		},
-		"artifact": {
-			edit: func(m *ocispec.Manifest) { m.Config.MediaType = "application/vnd.cncf.helm.config.v1+json" },
-			kind: ErrUnsupported, words: []string{"no container image", "helm"},
-		},
-		"manifest and index at once": {
-			raw:  `{"schemaVersion":2,"mediaType":"` + ocispec.MediaTypeImageManifest + `","config":{},"layers":[],"manifests":[]}`,
-			kind: ErrContent, words: []string{"index too"},
-		},
-		"not JSON":   {raw: "<html>", kind: ErrContent, words: []string{"not JSON"}},
-		"layer path": {edit: func(m *ocispec.Manifest) { m.Layers[0].Digest = "sha256:../../x" }, kind: ErrContent, words: []string{"sha256:../../x"}},
-		"layer size": {edit: func(m *ocispec.Manifest) { m.Layers[0].Size = -1 }, kind: ErrContent, words: []string{"-1 bytes"}},
-		"config size": {
-			edit: func(m *ocispec.Manifest) { m.Config.Size = layerstore.MaxConfigSize + 1 },
-			kind: ErrContent, words: []string{"bytes"},
-		},
-		"config longer than said":  {edit: func(m *ocispec.Manifest) { m.Config.Size-- }, kind: ErrContent, words: []string{"longer"}},
-		"config shorter than said": {edit: func(m *ocispec.Manifest) { m.Config.Size++ }, kind: ErrContent, words: []string{"bytes"}},
-		"too many layers": {
-			edit: func(m *ocispec.Manifest) { m.Layers = slices.Repeat(m.Layers, layerstore.MaxLayers+1) },
-			kind: ErrUnsupported, words: []string{"501 layers"},
-		},
-		"layers unlike config": {
-			edit: func(m *ocispec.Manifest) { m.Layers = append(m.Layers, m.Layers[0]) },
-			kind: ErrContent, words: []string{"2 layers", "config 1"},
-		},
-		"manifest too long": {
-			raw:  `{"schemaVersion":2,"x":"` + strings.Repeat("x", layerstore.MaxManifestSize) + `"}`,
-			kind: ErrContent, words: []string{"longer"},
-		},
-	} {
+	for name, c := range refusals {
 		t.Run(name, func(t *testing.T) {
 			s, st := newServer(t), newStore(t)
 			if c.raw != "" { // not every document can be pushed
@@ -346,8 +259,10 @@ func TestPullWrongManifest(t *testing.T) {
 func TestPullPlainHTTP(t *testing.T) {
 	s := newServer(t)
 	for domain, allowed := range map[string]bool{"10.1.2.3:5000": false, "registry.local": false, "127.0.0.1:5000": true, "localhost:5000": true} {
-		w := &wire{base: roundTripper(func(*http.Request) (*http.Response, error) { return http.Get(s.URL + "/v2/") }),
-			registry: domain, allowHTTP: isLoopback(domain), stall: defaultStall}
+		w := &wire{
+			base:     roundTripper(func(*http.Request) (*http.Response, error) { return http.Get(s.URL + "/v2/") }),
+			registry: domain, allowHTTP: isLoopback(domain), stall: defaultStall,
+		}
 		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+domain+"/v2/", nil)
 		if err != nil {
 			t.Fatal(err)

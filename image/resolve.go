@@ -53,8 +53,10 @@ func resolveKey(ctx context.Context, st *layerstore.Store, nameOrID string) (str
 }
 
 func notFound(nameOrID string) error {
-	return &kindError{kind: layerstore.ErrNotFound,
-		msg: fmt.Sprintf("no such image: %s: pull it first with plyfs pull %[1]s", clean(nameOrID))}
+	return &kindError{
+		kind: layerstore.ErrNotFound,
+		msg:  fmt.Sprintf("no such image: %s: pull it first with plyfs pull %[1]s", clean(nameOrID)),
+	}
 }
 
 // fullID takes sha256:… and the 64 digits alone.

@@ -124,7 +124,7 @@ func selectRef(ctx context.Context, st *layerstore.Store, r string, add func(lay
 
 // archive writes the files of one archive.
 type archive struct {
-	ctx  context.Context //nolint:containedctx // it bounds one Save
+	ctx  context.Context
 	st   *layerstore.Store
 	tw   *tar.Writer
 	seen map[string]bool // names written
@@ -171,15 +171,17 @@ func (a *archive) file(name string, f *os.File, d digest.Digest) (err error) {
 		return err
 	}
 	if n != fi.Size() || !verifier.Verified() {
-		return &kindError{kind: layerstore.ErrDigestMismatch,
-			msg: fmt.Sprintf("%s of the store is damaged: pull its image again", d)}
+		return &kindError{
+			kind: layerstore.ErrDigestMismatch,
+			msg:  fmt.Sprintf("%s of the store is damaged: pull its image again", d),
+		}
 	}
 	return nil
 }
 
 // ctxReader stops reading when its context ends.
 type ctxReader struct {
-	ctx context.Context //nolint:containedctx // a reader has no other way to get it
+	ctx context.Context
 	r   io.Reader
 }
 

@@ -44,6 +44,7 @@ type wire struct {
 	stall     time.Duration
 }
 
+// RoundTrip implements http.RoundTripper.
 func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 	// ggcr takes private addresses for plain-http registries; docker does not.
 	if req.URL.Scheme == "http" && req.URL.Host == w.registry && !w.allowHTTP {
@@ -109,6 +110,7 @@ func (b *watchedBody) Read(p []byte) (int, error) {
 	return n, b.dog.judge(err)
 }
 
+// Close ends the request too.
 func (b *watchedBody) Close() error {
 	b.dog.stop()
 	err := b.ReadCloser.Close()
