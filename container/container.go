@@ -60,9 +60,13 @@ func Create(ctx context.Context, st *layerstore.Store, img layerstore.Image, o C
 // MountByName mounts the container of that name or ID again or else, if there is none or create.Name is given, a new
 // container of that image. A new container whose mount never answered is removed again.
 func MountByName(ctx context.Context, st *layerstore.Store, nameOrImage string, create CreateOptions, o MountOptions) (string, error) {
+	img, imgErr := image.Resolve(ctx, st, nameOrImage)
 	if create.Name == "" {
 		c, err := st.Container(ctx, nameOrImage)
 		switch {
+		case err == nil && imgErr == nil && c.Name != nameOrImage:
+			return "", fmt.Errorf("%s: %w: it is the beginning of container %.12s's ID and image %.12s; give the name of the container, or the image with its tag",
+				nameOrImage, layerstore.ErrAmbiguous, c.ID, img.ID.Encoded())
 		case err == nil && create.ReadOnly && !c.ReadOnly:
 			return "", fmt.Errorf("container %s: %w as writable, which it stays; mount its image for a read-only one", c.Name, ErrExists)
 		case err == nil:
@@ -71,12 +75,11 @@ func MountByName(ctx context.Context, st *layerstore.Store, nameOrImage string, 
 			return "", err
 		}
 	}
-	img, err := image.Resolve(ctx, st, nameOrImage)
-	if errors.Is(err, layerstore.ErrNotFound) {
+	if errors.Is(imgErr, layerstore.ErrNotFound) {
 		return "", fmt.Errorf("%s: no such container or image: %w in the store; get the image with `plyfs pull %s`", nameOrImage, layerstore.ErrNotFound, nameOrImage)
 	}
-	if err != nil {
-		return "", err
+	if imgErr != nil {
+		return "", imgErr
 	}
 	create.ImageName = nameOrImage
 	return mountImage(ctx, st, img, create, o)

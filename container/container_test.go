@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
 	"github.com/plyfs/plyfs/layerstore"
 )
 
@@ -158,4 +160,43 @@ func startTrue(t *testing.T) *exec.Cmd {
 		t.Fatal(err)
 	}
 	return cmd
+}
+
+// TestAmbiguousName mounts by what begins both a container's ID and an image's.
+func TestAmbiguousName(t *testing.T) {
+	st := openStore(t)
+	config, err := st.WriteBlob([]byte(`{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	manifest := fmt.Sprintf(`{"schemaVersion":2,"mediaType":"%s","config":{"mediaType":"%s","digest":"%s","size":78},"layers":[]}`,
+		ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageConfig, config)
+	if _, err := st.WriteBlob([]byte(manifest)); err != nil {
+		t.Fatal(err)
+	}
+	img, err := st.PutImage(t.Context(), "", []byte(manifest), ocispec.MediaTypeImageManifest, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := img.ID.Encoded()[:1]
+	for {
+		c, err := Create(t.Context(), st, img, CreateOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasPrefix(c.ID, first) {
+			break // of 16 containers one does
+		}
+		if err := Remove(t.Context(), st, c.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err = MountByName(t.Context(), st, first, CreateOptions{}, MountOptions{Mountpoint: "missing"})
+	if !errors.Is(err, layerstore.ErrAmbiguous) {
+		t.Errorf("error %v", err)
+	}
+	_, err = MountByName(t.Context(), st, first, CreateOptions{Name: "new"}, MountOptions{Mountpoint: "missing"})
+	if !errors.Is(err, ErrMountpoint) {
+		t.Errorf("with the name of a new container, which only an image can have: %v", err)
+	}
 }

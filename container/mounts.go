@@ -146,7 +146,7 @@ func Unmount(ctx context.Context, st *layerstore.Store, nameOrMountpoint string)
 	if err != nil {
 		return err
 	}
-	return waitReleased(ctx, st, c)
+	return waitReleased(ctx, st, c, releaseTimeout)
 }
 
 // findMount finds the mount that a user means by a container's name or a path.
@@ -202,9 +202,8 @@ func findPathMount(path string) (*mountinfo.Info, error) {
 
 // waitReleased waits until the server of a container has ended its work, so that the container can be removed or mounted
 // again at once.
-func waitReleased(ctx context.Context, st *layerstore.Store, c layerstore.Container) error {
-	ctx, cancel := context.WithTimeout(ctx, releaseTimeout)
-	defer cancel()
+func waitReleased(ctx context.Context, st *layerstore.Store, c layerstore.Container, timeout time.Duration) error {
+	end := time.Now().Add(timeout)
 	for pause := time.Millisecond; ; pause = min(pause*5/4, 20*time.Millisecond) {
 		lock, err := st.LockContainer(c.ID, false)
 		if err == nil {
@@ -213,9 +212,12 @@ func waitReleased(ctx context.Context, st *layerstore.Store, c layerstore.Contai
 		if !errors.Is(err, layerstore.ErrBusy) {
 			return err
 		}
+		if time.Now().After(end) {
+			return fmt.Errorf("%w to end: container %s is unmounted, but is still served after %s; see %s", ErrServer, c.Name, timeout, logPath(st, c.ID))
+		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%w: container %s is unmounted, but its server goes on: %w", ErrServer, c.Name, ctx.Err())
+			return ctx.Err()
 		case <-time.After(pause):
 		}
 	}

@@ -28,17 +28,21 @@ func TestWaitReleased(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	if err := waitReleased(t.Context(), st, c); err != nil || !released.Load() {
+	if err := waitReleased(t.Context(), st, c, time.Minute); err != nil || !released.Load() {
 		t.Errorf("returned %v, released: %v", err, released.Load())
 	}
 
 	if lock, err = st.LockContainer(c.ID, true); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
-	defer cancel()
-	if err := waitReleased(ctx, st, c); !errors.Is(err, ErrServer) || !strings.Contains(err.Error(), c.Name) {
+	err = waitReleased(t.Context(), st, c, time.Millisecond)
+	if !errors.Is(err, ErrServer) || !strings.Contains(err.Error(), c.Name) {
 		t.Errorf("a server that goes on: %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := waitReleased(ctx, st, c, time.Minute); !errors.Is(err, context.Canceled) {
+		t.Errorf("interrupted: %v", err)
 	}
 	if err := lock.Release(); err != nil {
 		t.Error(err)

@@ -56,7 +56,7 @@ func wordFor(err error) string {
 
 // spawn starts a server in the background and returns once its mount answers.
 func spawn(ctx context.Context, st *layerstore.Store, id, mountpoint, logLevel string) (string, error) {
-	log, err := openLog(filepath.Join(st.ContainerDir(id), logName))
+	log, err := openLog(logPath(st, id))
 	if err != nil {
 		return "", fmt.Errorf("%w: its log: %w", ErrServer, err)
 	}
@@ -135,6 +135,11 @@ func stop(cmd *exec.Cmd) {
 		case <-time.After(stopTimeout):
 		}
 	}
+}
+
+// logPath is where the servers of a container write their log.
+func logPath(st *layerstore.Store, id string) string {
+	return filepath.Join(st.ContainerDir(id), logName)
 }
 
 // openLog opens a log to append to, and starts it anew once it has grown long.
