@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/plyfs/plyfs/integration/tinyimage"
 )
 
 // TestCLI runs the scripts of testdata/cli: what commands print where, and how they end. Each has a store of its own in
@@ -20,7 +22,7 @@ func TestCLI(t *testing.T) {
 	registry := startRegistry(t)
 	small := smallImage(t, registry)
 	other := registry + "/other:2"
-	pushImage(t, other, smallLower, []file{{path: "etc/other", data: "other\n"}})
+	pushImage(t, other, smallLower, []tinyimage.Entry{{Path: "etc/other", Data: "other\n"}})
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/cli",
 		RequireExplicitExec: true,

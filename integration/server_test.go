@@ -20,9 +20,7 @@ import (
 // TestForeground serves in the foreground until Ctrl-C, after which nothing is mounted and the changes are kept.
 func TestForeground(t *testing.T) {
 	needMount(t)
-	s := newStore(t)
-	ref := smallImage(t, startRegistry(t))
-	s.ok("pull", "-q", ref)
+	s, ref := pulled(t)
 	for _, sig := range []unix.Signal{unix.SIGINT, unix.SIGTERM} {
 		server, mountpoint := startForeground(t, s, "mount", "--foreground", "--name", fmt.Sprintf("fg%d", sig), ref)
 		if err := os.WriteFile(filepath.Join(mountpoint, "kept"), []byte("kept"), 0o600); err != nil {
@@ -48,9 +46,7 @@ func TestForeground(t *testing.T) {
 // TestForegroundUmount ends a server in the foreground by unmounting.
 func TestForegroundUmount(t *testing.T) {
 	needMount(t)
-	s := newStore(t)
-	ref := smallImage(t, startRegistry(t))
-	s.ok("pull", "-q", ref)
+	s, ref := pulled(t)
 	server, mountpoint := startForeground(t, s, "mount", "--foreground", "--name", "fg", ref)
 	s.ok("umount", mountpoint)
 	if err := server.Wait(); err != nil {
@@ -63,9 +59,7 @@ func TestForegroundUmount(t *testing.T) {
 // the program goes on, and the server ends with it.
 func TestForegroundBusy(t *testing.T) {
 	needMount(t)
-	s := newStore(t)
-	ref := smallImage(t, startRegistry(t))
-	s.ok("pull", "-q", ref)
+	s, ref := pulled(t)
 	server, mountpoint := startForeground(t, s, "mount", "--foreground", "--name", "fg", ref)
 	user, err := os.Open(filepath.Join(mountpoint, "etc"))
 	if err != nil {
@@ -131,9 +125,7 @@ func await(t *testing.T, what string, done func() bool) {
 // TestServerKilled kills a server: its dead mount is unmounted, removed or mounted over by whichever command comes next.
 func TestServerKilled(t *testing.T) {
 	needMount(t)
-	s := newStore(t)
-	ref := smallImage(t, startRegistry(t))
-	s.ok("pull", "-q", ref)
+	s, ref := pulled(t)
 	kill := func(mountpoint string) {
 		t.Helper()
 		pid := s.server(mountpoint)
@@ -191,9 +183,7 @@ func syncMount(t *testing.T, mountpoint string) {
 // TestUmountBusy refuses to unmount what is in use, and says what to do.
 func TestUmountBusy(t *testing.T) {
 	needMount(t)
-	s := newStore(t)
-	ref := smallImage(t, startRegistry(t))
-	s.ok("pull", "-q", ref)
+	s, ref := pulled(t)
 	mountpoint := s.mount("--name", "used", ref)
 	user, err := os.Open(filepath.Join(mountpoint, "etc"))
 	if err != nil {
@@ -260,9 +250,7 @@ func TestInterruptPull(t *testing.T) {
 // TestMountConcurrently mounts one container from several processes at once: one succeeds, the others say who did.
 func TestMountConcurrently(t *testing.T) {
 	needMount(t)
-	s := newStore(t)
-	ref := smallImage(t, startRegistry(t))
-	s.ok("pull", "-q", ref)
+	s, ref := pulled(t)
 	s.mount("--name", "one", ref)
 	s.ok("umount", "one")
 	const tries = 6
@@ -291,9 +279,7 @@ func TestMountConcurrently(t *testing.T) {
 
 // TestMountFails mounts an image whose layers are damaged: the container made for it goes again.
 func TestMountFails(t *testing.T) {
-	s := newStore(t)
-	ref := smallImage(t, startRegistry(t))
-	s.ok("pull", "-q", ref)
+	s, ref := pulled(t)
 	files, err := filepath.Glob(filepath.Join(s.root, "layers", "sha256", "*.tar"))
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no layers: %v", err)

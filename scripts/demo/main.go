@@ -12,15 +12,14 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
-)
 
-const goarch = runtime.GOARCH
+	"github.com/plyfs/plyfs/integration/tinyimage"
+)
 
 func main() {
 	binary := flag.String("plyfs", "bin/plyfs", "the plyfs to show")
@@ -56,8 +55,13 @@ func run(ctx context.Context, binary string) (err error) {
 	if err != nil {
 		return err
 	}
-	ref, err := serveImage(ctx, userland)
+	registry, stop, err := tinyimage.Serve(ctx)
 	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, stop()) }()
+	ref := registry + "/demo:latest"
+	if err := tinyimage.Push(ctx, ref, layers(userland)...); err != nil {
 		return err
 	}
 	if d.mountpoint, err = d.makeMountpoint(); err != nil {
