@@ -68,7 +68,7 @@ func mountTmpfs(t *testing.T, opts string) string {
 		t.Skip("mounting a small file system takes root")
 	}
 	dir := t.TempDir()
-	if err := unix.Mount("plyfs-test", dir, "tmpfs", 0, opts); err != nil {
+	if err := unix.Mount("layerstore-test", dir, "tmpfs", 0, opts); err != nil {
 		t.Skipf("cannot mount a tmpfs here: %v", err)
 	}
 	t.Cleanup(func() {
