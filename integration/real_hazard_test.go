@@ -160,22 +160,39 @@ func rawTar(name string, size int64) []byte {
 	return b[:cap(b)]
 }
 
-// TestRealGzipBomb pulls a layer of a few megabytes that expands to many gigabytes.
+// TestRealGzipBomb pulls layers of a few megabytes that expand to gigabytes: in a file whose header says so, and behind
+// the end of an archive, where only counting finds it.
 func TestRealGzipBomb(t *testing.T) {
 	needRoot(t) // the loop device bounds what a failing test can fill
-	h := hazardIn(t, storeAt(t, filepath.Join(smallDisk(t, 8<<30), "store")))
-	header := regular("bomb", 64<<30)
-	var buf bytes.Buffer
-	w := tar.NewWriter(&buf)
-	if err := w.WriteHeader(&header); err != nil {
+	if testing.Short() {
+		t.Skip("expands 2 GiB")
+	}
+	// A gzip stream may have many members, here of 64 MiB of zeros each.
+	member := gzipped(make([]byte, 64<<20))
+	var header bytes.Buffer
+	enormous := regular("bomb", 64<<30)
+	if err := tar.NewWriter(&header).WriteHeader(&enormous); err != nil {
 		t.Fatal(err)
 	}
-	// A gzip stream may have many members: one of 64 MiB of zeros, 1,024 times.
-	blob := gzipped(buf.Bytes())
-	member := gzipped(make([]byte, 64<<20))
-	blob = append(blob, bytes.Repeat(member, 1024)...)
-	bad := fakeLayer{blob: blob, diffID: digestOf([]byte("bomb"))}.claimed()
-	h.pullFails(h.f.push(t, "bomb", bad), false, shortDigest(bad.digest))
+	for _, c := range []struct {
+		name    string
+		begin   []byte
+		members int
+	}{
+		{"in a file", header.Bytes(), 1024},
+		{"behind the end", tarOf(t, regular("small", 10)), 40},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			h := hazardIn(t, storeAt(t, filepath.Join(smallDisk(t, 6<<30), "store")))
+			blob := append(gzipped(c.begin), bytes.Repeat(member, c.members)...)
+			bad := fakeLayer{blob: blob, diffID: digestOf([]byte("bomb"))}.claimed()
+			said := h.fails(nil, "pull", h.f.push(t, "bomb", bad))
+			if strings.Contains(said, "space") || strings.Contains(said, "diffID") {
+				t.Errorf("the bomb went off: it was stopped by %s", said)
+			}
+			h.pullFails(h.f.addr+"/bomb", false, shortDigest(bad.digest))
+		})
+	}
 }
 
 // TestRealUnknown names images, containers and mountpoints that are not there.

@@ -47,7 +47,11 @@ func (b *bench) openFilesystems(ctx context.Context) (fs *filesystems, err error
 		return nil, err
 	}
 	b.say("unpacking %s for the others", img.Name)
-	pod := podmanStorage(filepath.Join(b.dir, "podman"))
+	pod, err := newPodman(filepath.Join(b.dir, "podman"))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, pod.close()) }()
 	if err := command("podman", pod.args("pull", "--quiet", "--tls-verify=false", ref)...); err != nil {
 		return nil, err
 	}
@@ -194,12 +198,26 @@ func (b *bench) measure(ctx context.Context, row *measured, t target) (err error
 	return nil
 }
 
-// podmanStorage is the directory of a podman's storage.
-type podmanStorage string
+// podmanStorage is a podman with storage of its own.
+type podmanStorage struct{ dir, run string }
+
+// newPodman makes one. Its run directory lies apart because podman takes no long path for it.
+func newPodman(dir string) (podmanStorage, error) {
+	run, err := os.MkdirTemp("/tmp", "plyfs-bench")
+	return podmanStorage{dir, run}, err
+}
+
+// close removes the run directory, the storage being the caller's.
+func (p podmanStorage) close() error {
+	var errs []error
+	for _, m := range append(mountsBelow(p.dir), mountsBelow(p.run)...) {
+		errs = append(errs, unmount(m))
+	}
+	return errors.Join(append(errs, command("rm", "-rf", "--one-file-system", p.run))...)
+}
 
 func (p podmanStorage) args(args ...string) []string {
-	dir := string(p)
-	return append([]string{"--root", filepath.Join(dir, "root"), "--runroot", filepath.Join(dir, "run"), "--tmpdir", filepath.Join(dir, "tmp"),
+	return append([]string{"--root", filepath.Join(p.dir, "root"), "--runroot", p.run, "--tmpdir", filepath.Join(p.run, "tmp"),
 		"--storage-driver", "overlay", "--cgroup-manager", "cgroupfs"}, args...)
 }
 

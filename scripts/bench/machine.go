@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
 	"time"
@@ -26,9 +28,8 @@ func (b *bench) machine() (string, error) {
 		fmt.Sprintf("- processor: %s, %d CPUs; memory: %s", field("/proc/cpuinfo", "model name"), runtime.NumCPU(), field("/proc/meminfo", "MemTotal")),
 		"- kernel: Linux " + unix.ByteSliceToString(u.Release[:]) + " " + unix.ByteSliceToString(u.Machine[:]),
 		"- file system of stores and upper layers: " + fileSystem(fs.Type),
-		"- " + version(b.plyfs, "--version") + ", built with " + runtime.Version(),
-		"- " + version("podman", "--version") + "; " + version("curl", "--version") + "; " + version("gunzip", "--version") + "; " +
-			version("sha256sum", "--version") + "; docker-registry " + version("docker-registry", "--version"),
+		"- " + version(b.plyfs) + ", built with " + runtime.Version(),
+		"- " + version("podman") + ", " + version("curl") + ", " + version("gunzip") + ", " + version("sha256sum") + ", " + version("docker-registry"),
 		fmt.Sprintf("- date: %s; rounds: %d", time.Now().UTC().Format(time.DateOnly), b.rounds),
 	}
 	return strings.Join(lines, "\n") + "\n", nil
@@ -63,16 +64,18 @@ func fileSystem(magic int64) string {
 	return fmt.Sprintf("type %#x", magic)
 }
 
-// version is the first line of what a program says of its version; the version alone of a line that names the program's
-// path.
-func version(binary string, args ...string) string {
-	out, err := exec.Command(binary, args...).CombinedOutput()
+var versionNumber = regexp.MustCompile(`\d+\.\d+[^\s,]*`)
+
+// version is a program's name and the version that it says it has.
+func version(binary string) string {
+	name := filepath.Base(binary)
+	out, err := exec.Command(binary, "--version").CombinedOutput()
 	if err != nil {
-		return binary
+		return name
 	}
-	line, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
-	if fields := strings.Fields(line); len(fields) > 1 && strings.Contains(fields[0], "/") {
-		return fields[len(fields)-1]
+	line, _, _ := strings.Cut(string(out), "\n")
+	if number := versionNumber.FindString(line); number != "" {
+		return name + " " + number
 	}
 	return line
 }

@@ -55,15 +55,15 @@ func (b *bench) runPulls(ctx context.Context) (p *pulls, err error) {
 	ref := registry.Addr + "/" + img.Name
 	contenders := []struct {
 		name string
-		cmd  func(dir string) *exec.Cmd
+		cmd  func(pod podmanStorage) *exec.Cmd
 	}{
-		{byPlyfs, func(dir string) *exec.Cmd {
-			return exec.CommandContext(ctx, b.plyfs, "--root", filepath.Join(dir, "store"), "pull", "--quiet", ref)
+		{byPlyfs, func(pod podmanStorage) *exec.Cmd {
+			return exec.CommandContext(ctx, b.plyfs, "--root", filepath.Join(pod.dir, "store"), "pull", "--quiet", ref)
 		}},
-		{byPodman, func(dir string) *exec.Cmd {
-			return exec.CommandContext(ctx, "podman", podmanStorage(dir).args("pull", "--quiet", "--tls-verify=false", ref)...)
+		{byPodman, func(pod podmanStorage) *exec.Cmd {
+			return exec.CommandContext(ctx, "podman", pod.args("pull", "--quiet", "--tls-verify=false", ref)...)
 		}},
-		{byPipe, func(string) *exec.Cmd {
+		{byPipe, func(podmanStorage) *exec.Cmd {
 			cmd := exec.CommandContext(ctx, "xargs", "-P2", "-n1", "sh", "-c", `curl --silent --show-error --fail "$1" | gunzip | sha256sum`, "sh")
 			cmd.Stdin = strings.NewReader(strings.Join(urls, "\n") + "\n")
 			return cmd
@@ -85,20 +85,24 @@ func (b *bench) runPulls(ctx context.Context) (p *pulls, err error) {
 }
 
 // pull runs one command in a new directory and returns how long it took, and how long until the disk had all.
-func (b *bench) pull(storage string, build func(dir string) *exec.Cmd) (alone, synced float64, err error) {
+func (b *bench) pull(storage string, build func(pod podmanStorage) *exec.Cmd) (alone, synced float64, err error) {
 	dir, err := os.MkdirTemp(b.dir, "pull")
 	if err != nil {
 		return 0, 0, err
 	}
+	pod, err := newPodman(dir)
+	if err != nil {
+		return 0, 0, err
+	}
 	defer func() {
-		err = errors.Join(err, command("rm", "-rf", "--one-file-system", dir)) // podman leaves directories that os.RemoveAll cannot enter
+		err = errors.Join(err, pod.close(), command("rm", "-rf", "--one-file-system", dir)) // podman leaves directories that os.RemoveAll cannot enter
 		unix.Sync()
 	}()
 	if err := readAll(storage); err != nil {
 		return 0, 0, err
 	}
 	unix.Sync()
-	cmd := build(dir)
+	cmd := build(pod)
 	var said strings.Builder
 	cmd.Stderr = &said
 	begin := time.Now()
@@ -108,11 +112,6 @@ func (b *bench) pull(storage string, build func(dir string) *exec.Cmd) (alone, s
 	alone = time.Since(begin).Seconds()
 	unix.Sync()
 	synced = time.Since(begin).Seconds()
-	for _, m := range mountsBelow(dir) {
-		if err := unmount(m); err != nil {
-			return 0, 0, err
-		}
-	}
 	return alone, synced, nil
 }
 

@@ -138,7 +138,7 @@ func fuseOverlayTarget(binary, name, lowers string) target {
 		if err != nil {
 			return nil, err
 		}
-		cmd := exec.Command(binary, "-f", "-o", "lowerdir="+lowers+",upperdir="+upper+",workdir="+work, merged)
+		cmd := exec.Command(binary, "-f", "-o", "dev,suid,lowerdir="+lowers+",upperdir="+upper+",workdir="+work, merged)
 		return serve(ctx, cmd, merged, nil)
 	}}
 }
