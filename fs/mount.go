@@ -116,7 +116,7 @@ func options(cfg *Config) *fuse.MountOptions {
 		ExtraCapabilities: fuse.CAP_WRITEBACK_CACHE | fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_NO_OPENDIR_SUPPORT |
 			fuse.CAP_READDIRPLUS_AUTO | fuse.CAP_DONT_MASK | fuse.CAP_SETXATTR_EXT | fuse.CAP_ASYNC_DIO |
 			fuse.CAP_EXPORT_SUPPORT,
-		Logger: log.New(cfg.Log.WriterLevel(logrus.WarnLevel), "", 0),
+		Logger: log.New(lines{cfg.Log}, "", 0),
 		PanicHandler: func(v any) fuse.Status {
 			cfg.Log.Errorf("panic while serving a request: %v\n%s", v, debug.Stack())
 			return fuse.EIO
@@ -127,6 +127,14 @@ func options(cfg *Config) *fuse.MountOptions {
 		o.ExtraCapabilities &^= fuse.CAP_WRITEBACK_CACHE
 	}
 	return o
+}
+
+// lines passes on what go-fuse logs.
+type lines struct{ log *logrus.Logger }
+
+func (l lines) Write(b []byte) (int, error) {
+	l.log.Warn(strings.TrimSpace(string(b)))
+	return len(b), nil
 }
 
 func (cfg *Config) readOnly() bool { return cfg.ReadOnly || cfg.Upper == "" }

@@ -162,7 +162,7 @@ func (m *making) finish(p place, inherit, perm uint32) error {
 	if err := p.chown(int(m.cred.UID), gid); err != nil {
 		return err
 	}
-	if perm&0o6000 != 0 && m.mode&unix.S_IFMT == unix.S_IFREG {
+	if t := m.mode & unix.S_IFMT; perm&0o6000 != 0 && t != unix.S_IFDIR && t != unix.S_IFLNK {
 		if err := p.chmod(perm); err != nil {
 			return err
 		}
@@ -208,7 +208,7 @@ func (m *making) swapIn(tmp place) error {
 
 // workAlike returns a directory on the side in which a new inode inherits what it would in d, and a function that
 // removes it again.
-func (m *making) workAlike(inherit uint32) (fd int, clean func(), err error) {
+func (m *making) workAlike(inherit uint32) (int, func(), error) {
 	up := m.u.up
 	if inherit == inheritKnown {
 		return up.work, func() {}, nil
@@ -217,20 +217,21 @@ func (m *making) workAlike(inherit uint32) (fd int, clean func(), err error) {
 	if err := unix.Mkdirat(up.work, name, 0o700); err != nil {
 		return -1, nil, err
 	}
-	clean = func() { _ = removeTree(up.work, name) } // work is cleared at the next start
-	if fd, err = openDir(up.work, name); err != nil {
-		clean()
+	remove := func() { _ = removeTree(up.work, name) } // work is cleared at the next start
+	fd, err := openDir(up.work, name)
+	if err != nil {
+		remove()
 		return -1, nil, err
 	}
-	done := func() {
+	clean := func() {
 		_ = unix.Close(fd) // a directory: nothing to report
-		clean()
+		remove()
 	}
 	if err := m.likeParent(place{up.work, name}, inherit); err != nil {
-		done()
+		clean()
 		return -1, nil, err
 	}
-	return fd, done, nil
+	return fd, clean, nil
 }
 
 func (m *making) likeParent(p place, inherit uint32) error {

@@ -160,7 +160,13 @@ func (r *renaming) locked() error {
 			return err
 		}
 	}
+	if err := r.linkName(&r.old); err != nil {
+		return err
+	}
 	if r.flags&unix.RENAME_EXCHANGE != 0 {
+		if err := r.linkName(&r.to); err != nil {
+			return err
+		}
 		return r.exchange()
 	}
 	if r.to.id != 0 {
@@ -205,6 +211,25 @@ func (r *renaming) look(e *end) error {
 	e.f = f
 	e.shows, err = r.u.lowerShows(e.d, e.name)
 	return err
+}
+
+// linkName puts a name into the upper layer whose inode was copied up under another one.
+func (r *renaming) linkName(e *end) error {
+	if !e.f.index {
+		return nil
+	}
+	p := r.u.indexPlace(&e.rec)
+	if err := unix.Linkat(p.fd, p.name, e.h.fd, e.name, 0); err != nil {
+		return err
+	}
+	// One link more in the upper layer is none more shown.
+	delta := formatNlink(parseNlink(e.f.marks.nlink) - 1)
+	if err := p.setxattr(r.u.up.overlay+xattrNlink, delta, 0); err != nil {
+		return errors.Join(err, unix.Unlinkat(e.h.fd, e.name, 0))
+	}
+	e.f.index, e.f.marks.nlink = false, string(delta)
+	e.f.st.Nlink++
+	return nil
 }
 
 // mark prepares the inode at from for its new place: a directory goes on showing its lower contents there, and none
