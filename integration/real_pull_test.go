@@ -39,7 +39,7 @@ func (s *store) start(args ...string) *background {
 	}()
 	s.t.Cleanup(func() {
 		_ = b.cmd.Process.Kill() // it may have ended
-		<-b.ended
+		_ = <-b.ended            // it was killed
 	})
 	return b
 }
@@ -82,7 +82,7 @@ func TestRealPullKilled(t *testing.T) {
 		if err := pull.cmd.Process.Kill(); err != nil {
 			t.Fatal(err)
 		}
-		<-pull.ended
+		_ = <-pull.ended // it was killed
 		g.release()
 		passed, ranges := g.count()
 		t.Logf("pull %d: %d bytes, ranges %v", i, passed, ranges)

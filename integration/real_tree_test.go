@@ -65,7 +65,7 @@ func readEntry(path, name string, groups map[string]string) (entry, error) {
 		return e, err
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
-		e.size, e.nlink = st.Size, uint64(st.Nlink)
+		e.size, e.nlink = st.Size, uint64(st.Nlink) //nolint:unconvert // uint32 on other machines
 		if st.Nlink > 1 {
 			id := fmt.Sprintf("%d:%d", st.Dev, st.Ino)
 			if _, seen := groups[id]; !seen {

@@ -101,7 +101,7 @@ func buildDebian(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(scripts)
+	defer os.RemoveAll(scripts) //nolint:errcheck // it goes with the partial directory at the latest
 	for name, text := range map[string]string{"debian.sh": debianRecipe, "oddities.sh": odditiesRecipe} {
 		if err := os.WriteFile(filepath.Join(scripts, name), []byte(text), 0o600); err != nil {
 			return err
@@ -153,7 +153,7 @@ func AptSources(ctx context.Context) (sources, suite string, err error) {
 // addLayer appends the tar that write makes to an image of a layout.
 func addLayer(ctx context.Context, layout, tag, what string, write func(path string) error) error {
 	tar := layout + ".layer.tar"
-	defer os.Remove(tar)
+	defer os.Remove(tar) //nolint:errcheck // it goes with the partial directory at the latest
 	if err := write(tar); err != nil {
 		return err
 	}

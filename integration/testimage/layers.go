@@ -31,7 +31,7 @@ var layerTime = time.Date(2024, 5, 6, 7, 8, 9, 0, time.UTC)
 // writeBenchLayer writes the layer of the benchmark's files.
 func writeBenchLayer(path string) error {
 	return writeTar(path, func(w *tar.Writer) error {
-		rnd := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // bytes for files, not secrets
+		rnd := rand.New(rand.NewPCG(1, 2))
 		if err := addDir(w, "bench"); err != nil {
 			return err
 		}

@@ -217,8 +217,10 @@ func (p podmanStorage) close() error {
 }
 
 func (p podmanStorage) args(args ...string) []string {
-	return append([]string{"--root", filepath.Join(p.dir, "root"), "--runroot", p.run, "--tmpdir", filepath.Join(p.run, "tmp"),
-		"--storage-driver", "overlay", "--cgroup-manager", "cgroupfs"}, args...)
+	return append([]string{
+		"--root", filepath.Join(p.dir, "root"), "--runroot", p.run, "--tmpdir", filepath.Join(p.run, "tmp"),
+		"--storage-driver", "overlay", "--cgroup-manager", "cgroupfs",
+	}, args...)
 }
 
 // lowers is an image's layers as directories, for the lowerdir option of overlayfs, top first.

@@ -21,7 +21,7 @@ const (
 
 // makeBlock makes bytes to write that no file system can do without.
 func makeBlock(j *job) error {
-	rnd := rand.New(rand.NewPCG(3, 4)) //nolint:gosec // bytes for files, not secrets
+	rnd := rand.New(rand.NewPCG(3, 4))
 	j.data = make([]byte, block1m)
 	for i := range j.data {
 		j.data[i] = byte(rnd.Uint32())
@@ -71,7 +71,7 @@ func writeBlocks(j *job, block, size int) error {
 }
 
 func writeRandom(j *job) error {
-	rnd := rand.New(rand.NewPCG(5, 6)) //nolint:gosec // places in a file, not secrets
+	rnd := rand.New(rand.NewPCG(5, 6))
 	return withFile(j.file(), os.O_WRONLY, func(f *os.File) error {
 		for range 32_768 {
 			at := rnd.Int64N(fileSize/block4k) * block4k

@@ -33,10 +33,12 @@ func times(n int, step func(*job) error) func(*job) error {
 // program runs a program of the image, whose root this process is in.
 func program(name string, args ...string) error {
 	cmd := exec.Command(name, args...)
-	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C", "TMPDIR=/tmp",
+	cmd.Env = []string{
+		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C", "TMPDIR=/tmp",
 		"GIT_CONFIG_COUNT=3", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*",
 		// No git in the background, which would be in the way of the next measurement and of unmounting.
-		"GIT_CONFIG_KEY_1=gc.auto", "GIT_CONFIG_VALUE_1=0", "GIT_CONFIG_KEY_2=maintenance.auto", "GIT_CONFIG_VALUE_2=false"}
+		"GIT_CONFIG_KEY_1=gc.auto", "GIT_CONFIG_VALUE_1=0", "GIT_CONFIG_KEY_2=maintenance.auto", "GIT_CONFIG_VALUE_2=false",
+	}
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, out)
@@ -66,7 +68,7 @@ func makePackage(j *job) error {
 		return err
 	}
 	control := "Package: bench-files\nVersion: 1\nArchitecture: all\nMaintainer: none <none@example.org>\nDescription: files\n"
-	if err := os.WriteFile(filepath.Join(pkg, "DEBIAN/control"), []byte(control), 0o644); err != nil { //nolint:gosec // dpkg wants it readable
+	if err := os.WriteFile(filepath.Join(pkg, "DEBIAN/control"), []byte(control), 0o644); err != nil {
 		return err
 	}
 	for i := range 1000 {
@@ -92,7 +94,8 @@ func makeRepository(j *job) error {
 		return err
 	}
 	for _, args := range [][]string{
-		{"init", "--quiet"}, {"add", "."},
+		{"init", "--quiet"},
+		{"add", "."},
 		{"-c", "user.name=b", "-c", "user.email=b@example.org", "commit", "--quiet", "-m", "all"},
 	} {
 		if err := program("/usr/bin/git", append([]string{"-C", repo}, args...)...); err != nil {

@@ -67,10 +67,14 @@ func init() {
 		{name: "mv-dir", title: "mv of a lower directory of 10,000 files", limit: "0.05", spoils: []string{small, "bench/moved"}, run: moveSmall},
 		{name: "python", title: "python3 with imports × 20, chroot", limit: "1.3", chroot: true, prepare: python, run: times(20, python)},
 		{name: "gcc", title: "gcc × 20, chroot", limit: "1.3", chroot: true, prepare: inOrder(writeProgram, gcc), run: times(20, gcc)},
-		{name: "dpkg", title: "dpkg -i of 1,000 files, chroot", limit: "1.3", chroot: true,
-			spoils: []string{"var/lib/dpkg", "var/log/dpkg.log", "opt/bench-files"}, prepare: makePackage, run: installPackage},
-		{name: "git-status", title: "git status × 5 in 12,800 files, chroot", limit: "1.3", chroot: true,
-			prepare: inOrder(makeRepository, gitStatus), run: times(5, gitStatus)},
+		{
+			name: "dpkg", title: "dpkg -i of 1,000 files, chroot", limit: "1.3", chroot: true,
+			spoils: []string{"var/lib/dpkg", "var/log/dpkg.log", "opt/bench-files"}, prepare: makePackage, run: installPackage,
+		},
+		{
+			name: "git-status", title: "git status × 5 in 12,800 files, chroot", limit: "1.3", chroot: true,
+			prepare: inOrder(makeRepository, gitStatus), run: times(5, gitStatus),
+		},
 		{name: "stat-warm-4", title: "4 processes: stat of 10,000 paths, warm", limit: "1.1", procs: 4, prepare: listAndStat, run: statPaths},
 		{name: "read-small-warm-4", title: "4 processes: open, read, close of 10,000 files, warm", limit: "1.1", procs: 4, prepare: listAndRead, run: readPaths},
 		{name: "create-4", title: "4 processes: create 10,000 files each", limit: "2", procs: 4, run: createFiles},
