@@ -49,15 +49,11 @@ func (u *Union) fillAttr(id ID, f *found, a *Attr) error {
 }
 
 func (u *Union) lowerAttr(id ID, rec *record, a *Attr) error {
-	layer, entry := int(rec.layer)-1, rec.entry
-	if rec.flags&flagDir != 0 {
-		d := u.tab.dir(id)
-		if d == nil || len(d.lowers) == 0 {
-			return u.emptyRoot(a)
-		}
-		layer, entry = d.lowers[d.attrs].layer, d.lowers[d.attrs].entry
+	l, e, err := u.lowerEntry(id, rec)
+	if err != nil {
+		return u.emptyRoot(a)
 	}
-	if err := u.lowers[layer].Attr(entry, a); err != nil {
+	if err := l.Attr(e, a); err != nil {
 		return err
 	}
 	a.Ino = rec.ino

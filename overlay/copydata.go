@@ -44,9 +44,9 @@ func (u *Union) copyAttrs(p place, layer int, e Entry, a *Attr) error {
 
 // copyData copies the first n bytes of a lower file of the given size into a new file, keeping holes, and sees to it
 // that they are on disk before the file gets its name.
-func (u *Union) copyData(fd, layer int, e Entry, size, n int64) error {
+func (u *Union) copyData(fd int, rec *record, size, n int64) error {
 	for off := int64(0); off < n; {
-		run, err := u.lowers[layer].Data(e, off)
+		run, err := u.lowers[rec.layer-1].Data(rec.entry, off)
 		if err != nil {
 			return err
 		}
@@ -151,7 +151,7 @@ func (u *Union) fetchData(id ID, rec *record, size int64) error {
 	if err != nil && !errors.Is(err, unix.ENODATA) && !errors.Is(err, unix.ENOTSUP) {
 		return err
 	}
-	if err := u.copyData(f.fd, int(rec.layer)-1, rec.entry, st.Size, min(size, st.Size)); err != nil {
+	if err := u.copyData(f.fd, rec, st.Size, min(size, st.Size)); err != nil {
 		// What was copied is dropped and the length is again the one that stat shows.
 		if terr := errors.Join(unix.Ftruncate(f.fd, 0), unix.Ftruncate(f.fd, st.Size)); terr != nil {
 			return terr

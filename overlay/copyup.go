@@ -72,18 +72,16 @@ func (u *Union) newUpper(id ID, rec *record, name string, size int64, data bool)
 			return err
 		}
 	}
-	layer, entry := int(rec.layer)-1, rec.entry
-	if rec.flags&flagDir != 0 {
-		d := u.tab.dir(id)
-		layer, entry = d.lowers[d.attrs].layer, d.lowers[d.attrs].entry
+	layer, entry, err := u.lowerShown(id, rec)
+	if err != nil {
+		return err
 	}
 	var a Attr
 	if err := u.lowers[layer].Attr(entry, &a); err != nil {
 		return err
 	}
 	w := &working{u: u, id: id, layer: layer, entry: entry, a: &a, tmp: u.up.tempName()}
-	err := w.prepare(rec, name, size, data)
-	if err == nil {
+	if err = w.prepare(rec, name, size, data); err == nil {
 		err = w.install(rec)
 	}
 	if err != nil {
@@ -153,7 +151,7 @@ func (w *working) makeFile(rec *record, name string, size int64, data bool) erro
 	full := int64(w.a.Size) // #nosec G115 -- a layer's sizes are below 2^63
 	switch {
 	case data:
-		err = w.u.copyData(fd, w.layer, w.entry, full, min(size, full))
+		err = w.u.copyData(fd, rec, full, min(size, full))
 	case full > 0:
 		err = w.markMetacopy(rec, name, fd, full)
 	}
@@ -180,7 +178,7 @@ func (w *working) markMetacopy(rec *record, name string, fd int, size int64) err
 	}
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.E2BIG) || errors.Is(err, unix.ERANGE) {
 		_ = p.removexattr(w.u.up.overlay + xattrRedirect) // absent when it was this that did not fit
-		return w.u.copyData(fd, w.layer, w.entry, size, size)
+		return w.u.copyData(fd, rec, size, size)
 	}
 	if err != nil {
 		return err

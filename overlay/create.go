@@ -276,7 +276,8 @@ func (u *Union) create(parent ID, name string, c Cred, mode uint32, a *Attr,
 		return 0, err
 	}
 	d.version.Add(1)
-	f := found{upper: true, st: m.st, mode: m.st.Mode & unix.S_IFMT, ino: upperIno(m.st.Ino), layer: -1}
+	f := newFound()
+	f.upper, f.st, f.mode, f.ino = true, m.st, m.st.Mode&unix.S_IFMT, upperIno(m.st.Ino)
 	if f.mode == unix.S_IFDIR {
 		d.addSubdirs(1)
 	}
@@ -335,7 +336,8 @@ func (u *Union) Tmpfile(parent ID, c Cred, mode uint32, a *Attr) (ID, error) {
 		file.Release()
 		return 0, err
 	}
-	f := found{upper: true, st: m.st, mode: unix.S_IFREG, ino: upperIno(m.st.Ino), layer: -1}
+	f := newFound()
+	f.upper, f.st, f.mode, f.ino = true, m.st, unix.S_IFREG, upperIno(m.st.Ino)
 	id, err := u.intern(parent, "", &f)
 	if err != nil {
 		file.Release()

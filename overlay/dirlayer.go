@@ -42,7 +42,7 @@ func NewDirLayer(path string, maxFDs int) (*DirLayer, error) {
 	binary.LittleEndian.PutUint64(b[8:], st.Ino)
 	_, _ = h.Write(b[:]) // a hash takes everything
 	l.id = h.Sum64()
-	flags, err := dirFlags(place{fd: fd})
+	flags, err := markFlags(place{fd: fd})
 	if err != nil {
 		l.root.Release()
 		return nil, err
@@ -72,18 +72,14 @@ func (l *DirLayer) ino(st *unix.Stat_t) uint64 {
 	return upperIno(st.Ino) & inoMask
 }
 
-// dirFlags reads the marks of a directory.
-func dirFlags(p place) (ItemFlags, error) {
-	var buf [1024]byte
-	n, err := p.listxattr(buf[:])
-	if err != nil || n == 0 {
-		if errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.ERANGE) {
-			err = nil
-		}
-		return 0, err
+// markFlags reads the marks of a directory or regular file.
+func markFlags(p place) (ItemFlags, error) {
+	names, err := p.names()
+	if errors.Is(err, unix.ENOTSUP) {
+		return 0, nil
 	}
 	flags := ItemFlags(0)
-	for _, name := range splitNames(buf[:n]) {
+	for _, name := range names {
 		switch name {
 		case "trusted.overlay.opaque", "user.overlay.opaque", "user.fuseoverlayfs.opaque":
 			if v, err := p.value(name); err == nil && string(v) == "y" {
@@ -91,9 +87,24 @@ func dirFlags(p place) (ItemFlags, error) {
 			}
 		case "trusted.overlay.redirect", "user.overlay.redirect":
 			flags |= FlagRedirect
+		case "trusted.overlay.metacopy", "user.overlay.metacopy":
+			flags |= FlagMetacopy
 		}
 	}
-	return flags, nil
+	return flags, err
+}
+
+// Redirect returns the redirect mark of an inode.
+func (l *DirLayer) Redirect(e Entry) (to string, err error) {
+	err = l.withPlace(entryID(e), func(p place) error {
+		v, err := p.value("trusted.overlay.redirect")
+		if errors.Is(err, unix.ENODATA) {
+			v, err = p.value("user.overlay.redirect")
+		}
+		to = string(v)
+		return err
+	})
+	return to, err
 }
 
 // Lookup finds a name in a directory.
@@ -114,13 +125,14 @@ func (l *DirLayer) Lookup(dir Entry, name string) (Item, error) {
 	}
 	it := Item{Ino: l.ino(&st), Mode: st.Mode & unix.S_IFMT}
 	rec := record{ino: it.Ino, parent: parent, mode: it.Mode}
-	switch {
-	case it.Mode == unix.S_IFDIR:
-		if it.Flags, err = dirFlags(p); err != nil {
+	if it.Mode == unix.S_IFDIR || it.Mode == unix.S_IFREG {
+		if it.Flags, err = markFlags(p); err != nil {
 			return Item{}, err
 		}
+	}
+	if it.Mode == unix.S_IFDIR {
 		rec.flags |= flagDir
-	case st.Nlink > 1:
+	} else if st.Nlink > 1 {
 		it.Flags |= FlagLinked
 	}
 	id, _ := l.tab.acquire(rec, name, nil, func(*record) bool { return true })

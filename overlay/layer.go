@@ -47,13 +47,20 @@ const (
 	FlagOpaque ItemFlags = 1 << iota
 	// FlagLinked marks a file other than a directory that has more than one name in its layer.
 	FlagLinked
-	// FlagRedirect marks a directory whose contents in the layers below are found at another path: Xattr of
-	// "overlay.redirect" tells it. Only layers that are directories of the host have it.
+	// FlagRedirect marks an inode whose contents in the layers below are found under another name, which the layer's
+	// method Redirect tells. Only layers that are directories of the host have it.
 	FlagRedirect
-	// FlagMetacopy marks a regular file whose data is that of its namesake in the layers below. Only layers that are
-	// directories of the host have it.
+	// FlagMetacopy marks a regular file whose data are in the layers below. Only layers that are directories of the
+	// host have it.
 	FlagMetacopy
 )
+
+// Redirecter is what a Layer must be that gives items with FlagRedirect.
+type Redirecter interface {
+	// Redirect returns the path, absolute in the layers below or relative to the same directory there, at which the
+	// contents of an inode go on.
+	Redirect(e Entry) (string, error)
+}
 
 // IsWhiteout reports whether the item hides its name in the layers below.
 func (it Item) IsWhiteout() bool { return it.Mode == 0 }

@@ -19,8 +19,9 @@ type found struct {
 	index  bool        // the upper inode is that in the index directory
 	st     unix.Stat_t // of the upper inode, when upper
 	marks  marks       // …its marks
-	layer  int         // of the lower inode, -1 for none
-	item   Item        // the lower inode, of a file
+	layer  int         // of the lower inode that has the data, -1 for none
+	item   Item        // that inode
+	face   lowerItem   // the lower inode that has the attributes, when it is another
 	lowers []lowerRef  // the lower directories that show through, of a directory
 	redir  string      // absolute path of lowers in their layers, when not the directory's own
 }
@@ -72,7 +73,7 @@ func (u *Union) lookupLocked(parent ID, d *dir, h *openFile, name string, a *Att
 
 // resolve finds a name, without making an inode of it. The lower entries in the result are held.
 func (u *Union) resolve(parent ID, d *dir, h *openFile, name string) (found, error) {
-	f := found{layer: -1}
+	f := newFound()
 	if h != nil {
 		err := u.resolveUpper(place{h.fd, name}, &f)
 		switch {
@@ -92,10 +93,16 @@ func (u *Union) resolve(parent ID, d *dir, h *openFile, name string) (found, err
 		return f, unix.ENOENT
 	}
 	u.number(&f)
-	if !f.upper && f.item.Flags&FlagLinked != 0 {
+	if !f.upper && f.linked() {
 		return f, u.resolveIndex(&f)
 	}
 	return f, nil
+}
+
+// linked reports whether the lower inode has several names.
+func (f *found) linked() bool {
+	_, it := f.shown()
+	return f.mode != unix.S_IFDIR && it.Flags&FlagLinked != 0
 }
 
 // resolveUpper looks at the upper layer alone.
@@ -112,141 +119,6 @@ func (u *Union) resolveUpper(p place, f *found) error {
 	return err
 }
 
-// resolveLower adds what the lower layers have to what was found in the upper one.
-func (u *Union) resolveLower(parent ID, d *dir, name string, f *found) error {
-	switch {
-	case f.upper && f.mode != unix.S_IFDIR:
-		return u.resolveOrigin(parent, name, f)
-	case f.upper && f.marks.opaque:
-		return nil
-	case f.upper && f.marks.redirect != "":
-		return u.resolveRedirect(parent, f)
-	}
-	for _, ref := range d.lowers {
-		it, err := u.lowers[ref.layer].Lookup(ref.entry, name)
-		if errors.Is(err, unix.ENOENT) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		if u.stack(f, ref.layer, it) {
-			break
-		}
-	}
-	return nil
-}
-
-// stack adds an item of a lower layer to what was found above it, and reports whether it hides all below.
-func (u *Union) stack(f *found, layer int, it Item) (last bool) {
-	have := f.upper || len(f.lowers) > 0
-	switch {
-	case it.IsWhiteout():
-	case it.Mode == unix.S_IFDIR:
-		f.mode = it.Mode
-		if len(f.lowers) == 0 {
-			f.item, f.layer = it, layer
-		}
-		f.lowers = append(f.lowers, lowerRef{layer, it.Entry})
-		return it.Flags&FlagOpaque != 0
-	case !have:
-		f.mode, f.item, f.layer = it.Mode, it, layer
-	default:
-		u.lowers[layer].Forget(it.Entry)
-	}
-	return true
-}
-
-// resolveRedirect finds the lower directories of a directory that was renamed.
-func (u *Union) resolveRedirect(parent ID, f *found) error {
-	target := f.marks.redirect
-	if !strings.HasPrefix(target, "/") {
-		base, err := u.lowerPath(parent)
-		if err != nil {
-			return err
-		}
-		target = path.Join(base, target)
-	}
-	f.redir = target
-	for i := range u.lowers {
-		last, err := u.walkLayer(f, i, target, unix.S_IFDIR)
-		if err != nil {
-			return err
-		}
-		if last {
-			break
-		}
-	}
-	return nil
-}
-
-// walkLayer follows an absolute path in one layer and stacks what it finds there, of type want. It reports whether
-// the layer hides the path in those below it.
-func (u *Union) walkLayer(f *found, layer int, target string, want uint32) (last bool, err error) {
-	l := u.lowers[layer]
-	e, hidden := RootEntry, false
-	parts := strings.Split(strings.Trim(path.Clean(target), "/"), "/")
-	for n, part := range parts {
-		it, err := l.Lookup(e, part)
-		if e != RootEntry {
-			l.Forget(e)
-		}
-		if errors.Is(err, unix.ENOENT) {
-			return hidden, nil
-		}
-		if err != nil {
-			return false, err
-		}
-		if n == len(parts)-1 {
-			if !it.IsWhiteout() && it.Mode != want {
-				l.Forget(it.Entry)
-				return true, nil
-			}
-			return u.stack(f, layer, it) || hidden, nil
-		}
-		if it.Mode != unix.S_IFDIR {
-			if !it.IsWhiteout() {
-				l.Forget(it.Entry)
-			}
-			return true, nil
-		}
-		hidden = hidden || it.Flags&FlagOpaque != 0
-		e = it.Entry
-	}
-	return hidden, nil
-}
-
-// resolveOrigin finds the lower inode of an upper file that was copied up: for its inode number, and for the data of one
-// whose metadata alone were.
-func (u *Union) resolveOrigin(parent ID, name string, f *found) error {
-	if !f.marks.metacopy {
-		return nil
-	}
-	target := f.marks.redirect
-	if !strings.HasPrefix(target, "/") {
-		base, err := u.lowerPath(parent)
-		if err != nil {
-			return err
-		}
-		if target == "" {
-			target = name
-		}
-		target = path.Join(base, target)
-	}
-	low := found{layer: -1}
-	for i := range u.lowers {
-		last, err := u.walkLayer(&low, i, target, unix.S_IFREG)
-		if err != nil || low.layer >= 0 {
-			f.layer, f.item = low.layer, low.item
-			return err
-		}
-		if last {
-			break
-		}
-	}
-	return unix.EIO // its data are lost: the layers are not those that it was made over
-}
-
 // number decides which inode number is shown.
 func (u *Union) number(f *found) {
 	switch {
@@ -257,7 +129,8 @@ func (u *Union) number(f *found) {
 		}
 		f.ino = upperIno(f.st.Ino)
 	case f.layer >= 0 && (!f.upper || f.mode == unix.S_IFDIR):
-		f.ino = u.lowerIno(f.layer, f.item.Ino)
+		layer, it := f.shown()
+		f.ino = u.lowerIno(layer, it.Ino)
 	default:
 		f.ino = upperIno(f.st.Ino)
 	}
@@ -268,7 +141,8 @@ func (u *Union) resolveIndex(f *found) error {
 	if u.up == nil {
 		return nil
 	}
-	p := place{u.up.index, indexName(u.origin(f.layer, f.item.Ino))}
+	layer, it := f.shown()
+	p := place{u.up.index, indexName(u.origin(layer, it.Ino))}
 	err := u.resolveUpper(p, f)
 	if errors.Is(err, unix.ENOENT) {
 		return nil
@@ -284,7 +158,10 @@ func (u *Union) dropFound(f *found) {
 	} else if f.layer >= 0 {
 		u.lowers[f.layer].Forget(f.item.Entry)
 	}
-	f.lowers, f.layer = nil, -1
+	if f.face.layer >= 0 {
+		u.lowers[f.face.layer].Forget(f.face.Entry)
+	}
+	f.lowers, f.layer, f.face.layer = nil, -1, -1
 }
 
 // intern returns the inode of what was found, making one when there is none.
@@ -311,7 +188,7 @@ func (u *Union) intern(parent ID, name string, f *found) (ID, error) {
 	}
 	if f.layer >= 0 {
 		r.layer, r.entry = uint16(f.layer+1), f.item.Entry // #nosec G115 -- below MaxLayers
-		if f.item.Flags&FlagLinked != 0 {
+		if f.linked() {
 			r.flags |= flagLinked
 		}
 	}
@@ -324,6 +201,7 @@ func (u *Union) intern(parent ID, name string, f *found) (ID, error) {
 			r.ino = inoBesides<<inoBits | (f.st.Ino+try*hashMul)&inoMask
 			continue
 		case made:
+			u.keepFace(id, f)
 			return id, nil
 		}
 		u.dropFound(f)

@@ -59,7 +59,7 @@ func (u *Union) tryUnlink(parent ID, name string) (ID, error) {
 		u.Forget(id, 1)
 		return 0, unix.EISDIR
 	}
-	if !f.upper && f.item.Flags&FlagLinked != 0 {
+	if !f.upper && f.linked() {
 		return id, errLinked
 	}
 	defer u.Forget(id, 1)

@@ -23,6 +23,7 @@ const (
 	flagPinned                      // …reachable only by its descriptor in Union.pins
 	flagUnlinked                    // no name is left
 	flagLinked                      // the lower file has several names
+	flagFaced                       // its attributes are those of Union.faces, its data those of (layer, entry)
 	flagDir
 )
 

@@ -46,6 +46,9 @@ type Union struct {
 	copyMu sync.Mutex // guards copies
 	copies map[ID]*copyUp
 
+	faceMu sync.Mutex // guards faces
+	faces  map[ID]lowerItem
+
 	pinMu sync.Mutex // guards pins
 	pins  map[ID]*openFile
 }
@@ -87,6 +90,7 @@ func New(cfg Config) (*Union, error) {
 		lowers: cfg.Lowers,
 		byID:   map[uint64]int{},
 		copies: map[ID]*copyUp{},
+		faces:  map[ID]lowerItem{},
 		pins:   map[ID]*openFile{},
 	}
 	for i := len(u.lowers) - 1; i >= 0; i-- {
@@ -238,6 +242,9 @@ func (u *Union) release(id ID, gone *dead) {
 	}
 	if gone.flags&flagPinned != 0 {
 		u.unpin(id)
+	}
+	if gone.flags&flagFaced != 0 {
+		u.dropFace(id)
 	}
 	if gone.dir != nil {
 		u.forgetLowers(gone.dir.lowers)

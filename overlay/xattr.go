@@ -6,17 +6,34 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lowerEntry is the lower inode that stands for an inode which has none in the upper layer.
+// lowerEntry is the lower inode whose attributes an inode shows that has none in the upper layer.
 func (u *Union) lowerEntry(id ID, rec *record) (Layer, Entry, error) {
-	if rec.flags&flagDir == 0 {
-		return u.lowers[rec.layer-1], rec.entry, nil
+	i, e, err := u.lowerShown(id, rec)
+	if err != nil {
+		return nil, 0, err
 	}
-	d := u.tab.dir(id)
-	if d == nil || len(d.lowers) == 0 {
-		return nil, 0, unix.ENODATA
+	return u.lowers[i], e, nil
+}
+
+func (u *Union) lowerShown(id ID, rec *record) (layer int, e Entry, err error) {
+	switch {
+	case rec.flags&flagDir != 0:
+		d := u.tab.dir(id)
+		if d == nil || len(d.lowers) == 0 {
+			return 0, 0, unix.ENODATA
+		}
+		r := d.lowers[d.attrs]
+		return r.layer, r.entry, nil
+	case rec.flags&flagFaced != 0:
+		u.faceMu.Lock()
+		defer u.faceMu.Unlock()
+		f, ok := u.faces[id]
+		if !ok {
+			return 0, 0, unix.ESTALE
+		}
+		return f.layer, f.Entry, nil
 	}
-	r := d.lowers[d.attrs]
-	return u.lowers[r.layer], r.entry, nil
+	return int(rec.layer) - 1, rec.entry, nil
 }
 
 // GetXattr copies the value of an xattr into dest and returns its length. An empty dest asks for the length; one that
