@@ -2,6 +2,8 @@ package integration
 
 import (
 	"context"
+	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -30,7 +32,9 @@ type gate struct {
 func newGate(t *testing.T, addr string, handler http.Handler) *gate {
 	t.Helper()
 	if handler == nil {
-		handler = httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: addr})
+		proxy := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: addr})
+		proxy.ErrorLog = log.New(io.Discard, "", 0) // killed clients are what the gate is for
+		handler = proxy
 	}
 	g := &gate{next: handler, fetched: map[string]int{}}
 	server := httptest.NewServer(g)

@@ -228,6 +228,15 @@ func TestRealBusyMountpoint(t *testing.T) {
 	h := newHazard(t)
 	point := t.TempDir()
 	h.mount("--name", "one", h.good, point)
+	// The server records where it is mounted after the mount answers.
+	await(t, "the mountpoint is recorded", func() bool {
+		found, err := filepath.Glob(filepath.Join(h.root, "containers/*/container.json"))
+		if err != nil || len(found) != 1 {
+			t.Fatalf("containers: %v, %v", found, err)
+		}
+		text, err := os.ReadFile(found[0])
+		return err == nil && strings.Contains(string(text), point)
+	})
 	before := h.files()
 	h.fails([]string{point}, "mount", h.good, point)
 	h.unchanged(before, nil)

@@ -20,26 +20,27 @@ type background struct {
 	cmd    *exec.Cmd
 	stdout bytes.Buffer
 	stderr bytes.Buffer
-	ended  chan error
+	ended  chan struct{} // closed when it has ended
+	err    error         // how it ended
 }
 
 func (s *store) start(args ...string) *background {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), commandLimit)
-	b := &background{cmd: s.command(ctx, args...), ended: make(chan error, 1)}
+	b := &background{cmd: s.command(ctx, args...), ended: make(chan struct{})}
 	b.cmd.Stdout, b.cmd.Stderr = &b.stdout, &b.stderr
 	if err := b.cmd.Start(); err != nil {
 		cancel()
 		s.t.Fatal(err)
 	}
 	go func() {
-		b.ended <- b.cmd.Wait()
+		b.err = b.cmd.Wait()
 		close(b.ended)
 		cancel()
 	}()
 	s.t.Cleanup(func() {
 		_ = b.cmd.Process.Kill() // it may have ended
-		_ = <-b.ended            // it was killed
+		<-b.ended
 	})
 	return b
 }
@@ -49,8 +50,8 @@ func (b *background) await(t *testing.T, event <-chan struct{}) {
 	t.Helper()
 	select {
 	case <-event:
-	case err := <-b.ended:
-		t.Fatalf("the command ended first: %v: %s", err, b.stderr.String())
+	case <-b.ended:
+		t.Fatalf("the command ended first: %v: %s", b.err, b.stderr.String())
 	case <-time.After(time.Minute):
 		t.Fatal("what was waited for did not happen within a minute")
 	}
@@ -58,8 +59,9 @@ func (b *background) await(t *testing.T, event <-chan struct{}) {
 
 func (b *background) mustSucceed(t *testing.T) {
 	t.Helper()
-	if err := <-b.ended; err != nil {
-		t.Fatalf("%s: %v: %s", strings.Join(b.cmd.Args, " "), err, b.stderr.String())
+	<-b.ended
+	if b.err != nil {
+		t.Fatalf("%s: %v: %s", strings.Join(b.cmd.Args, " "), b.err, b.stderr.String())
 	}
 }
 
@@ -75,14 +77,15 @@ func TestRealPullKilled(t *testing.T) {
 	var came int64
 	for i, more := range []int64{1 << 20, 60 << 20, 100 << 20, 40 << 20} {
 		reached := g.hold(more)
+		had := h.onDisk()
 		pull := h.start("pull", ref)
 		pull.await(t, reached)
 		// Give what was sent the time to reach the disk: nothing else tells the test so.
-		h.awaitIngest(came + more - slack)
+		h.awaitOnDisk(had + more - slack)
 		if err := pull.cmd.Process.Kill(); err != nil {
 			t.Fatal(err)
 		}
-		_ = <-pull.ended // it was killed
+		<-pull.ended
 		g.release()
 		passed, ranges := g.count()
 		t.Logf("pull %d: %d bytes, ranges %v", i, passed, ranges)
@@ -136,27 +139,33 @@ func (h *hazard) finishKilled(ref string) {
 	sameTree(h.t, tree(h.t, filepath.Join(bundle, "rootfs")), pulled)
 }
 
-// awaitIngest waits until that many bytes of compressed layers are on disk, at most a few seconds.
-func (s *store) awaitIngest(want int64) {
+// onDisk counts the bytes of compressed layers that the store has, whole or in part.
+func (s *store) onDisk() int64 {
 	s.t.Helper()
-	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-		var have int64
-		for _, pattern := range []string{"ingest/*.partial", "blobs/sha256/*"} {
-			found, err := filepath.Glob(filepath.Join(s.root, pattern))
-			if err != nil {
-				s.t.Fatal(err)
-			}
-			for _, path := range found {
-				if info, err := os.Stat(path); err == nil {
-					have += info.Size()
-				}
+	var have int64
+	for _, pattern := range []string{"ingest/*.partial", "blobs/sha256/*"} {
+		found, err := filepath.Glob(filepath.Join(s.root, pattern))
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		for _, path := range found {
+			if info, err := os.Stat(path); err == nil { // else it was renamed meanwhile
+				have += info.Size()
 			}
 		}
-		if have >= want {
+	}
+	return have
+}
+
+// awaitOnDisk waits until onDisk is that much, at most a few seconds: how much is on its way is not known.
+func (s *store) awaitOnDisk(want int64) {
+	s.t.Helper()
+	for end := time.Now().Add(5 * time.Second); s.onDisk() < want; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			s.t.Logf("%d bytes are on disk, less than %d", s.onDisk(), want)
 			return
 		}
 	}
-	s.t.Logf("less than %d bytes are on disk after 5 s", want)
 }
 
 // blobBytes is the size of all blobs of a layout.
@@ -189,7 +198,8 @@ func TestRealPullInterrupted(t *testing.T) {
 	if err := pull.cmd.Process.Signal(unix.SIGINT); err != nil {
 		t.Fatal(err)
 	}
-	if err := <-pull.ended; err == nil {
+	<-pull.ended
+	if pull.err == nil {
 		t.Error("an interrupted pull exits with status 0")
 	}
 	if code := pull.cmd.ProcessState.ExitCode(); code != 130 {
