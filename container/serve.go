@@ -82,6 +82,9 @@ func config(st *layerstore.Store, c layerstore.Container, layers []overlay.Layer
 		AllowOther: os.Geteuid() == 0,
 		Log:        logrus.StandardLogger(),
 	}
+	for _, diffID := range slices.Backward(c.Layers) {
+		cfg.Names = append(cfg.Names, diffID.String())
+	}
 	if !c.ReadOnly {
 		dir := st.ContainerDir(c.ID)
 		cfg.Upper = filepath.Join(dir, "upper")

@@ -28,6 +28,7 @@ var (
 // Config says what to mount, and where.
 type Config struct {
 	Lowers     []overlay.Layer // top first; the Server closes them
+	Names      []string        // of the lowers, for people
 	Upper      string          // directory that takes the changes; "" mounts read-only
 	Work       string          // directory beside Upper for what is being prepared
 	Mountpoint string          // absolute path of an existing directory
@@ -57,7 +58,7 @@ func Mount(cfg Config) (*Server, error) {
 		cfg.Log.SetOutput(io.Discard)
 	}
 	unix.Umask(0) // modes come from the kernel with the caller's umask applied or beside them
-	u, err := overlay.New(overlay.Config{Lowers: cfg.Lowers, Upper: cfg.Upper, Work: cfg.Work, AdoptRoot: true})
+	u, err := overlay.New(overlay.Config{Lowers: cfg.Lowers, Names: cfg.Names, Upper: cfg.Upper, Work: cfg.Work, AdoptRoot: true})
 	if err != nil {
 		for _, l := range cfg.Lowers {
 			err = errors.Join(err, l.Close())

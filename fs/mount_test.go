@@ -20,6 +20,7 @@ type stage struct {
 	upper  string
 	work   string
 	mnt    string
+	names  []string // of lowers, or none
 	server *fs.Server
 }
 
@@ -51,7 +52,7 @@ func newStage(t *testing.T, n int) *stage {
 // mount mounts the union until the test ends.
 func (s *stage) mount() {
 	s.t.Helper()
-	cfg := fs.Config{Mountpoint: s.mnt, AllowOther: true, Log: logrus.New(), Source: "plyfs-test"}
+	cfg := fs.Config{Mountpoint: s.mnt, AllowOther: true, Log: logrus.New(), Source: "plyfs-test", Names: s.names}
 	cfg.Log.SetOutput(s.t.Output())
 	if s.upper != "" {
 		cfg.Upper, cfg.Work = s.upper, s.work

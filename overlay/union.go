@@ -25,9 +25,10 @@ const MaxLayers = 0xff00
 
 // Config says what a Union is made of.
 type Config struct {
-	Lowers []Layer // top first; the Union closes them
-	Upper  string  // directory that takes the changes; "" for a read-only union
-	Work   string  // empty directory on Upper's filesystem for what is not yet in place; "" with Upper ""
+	Lowers []Layer  // top first; the Union closes them
+	Names  []string // of the lowers, as XattrLayer shows them; those missing are shown by their IDs
+	Upper  string   // directory that takes the changes; "" for a read-only union
+	Work   string   // empty directory on Upper's filesystem for what is not yet in place; "" with Upper ""
 	// AdoptRoot gives a fresh upper directory the attributes of the lowers' root, once.
 	AdoptRoot bool
 	// MaxFDs bounds the descriptors of upper files kept open for later use; 0 means 1024.
@@ -38,6 +39,7 @@ type Config struct {
 // (golang.org/x/sys/unix.Errno), or errors that wrap ErrCorrupt.
 type Union struct {
 	lowers []Layer
+	names  []string       // of the lowers, for people
 	byID   map[uint64]int // topmost of the lowers with an ID
 	up     *upper         // nil: read-only
 	tab    *table
@@ -88,6 +90,7 @@ func New(cfg Config) (*Union, error) {
 	}
 	u := &Union{
 		lowers: cfg.Lowers,
+		names:  cfg.Names,
 		byID:   map[uint64]int{},
 		copies: map[ID]*copyUp{},
 		faces:  map[ID]lowerItem{},

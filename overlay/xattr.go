@@ -1,6 +1,7 @@
 package overlay
 
 import (
+	"errors"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -39,12 +40,16 @@ func (u *Union) lowerShown(id ID, rec *record) (layer int, e Entry, err error) {
 // GetXattr copies the value of an xattr into dest and returns its length. An empty dest asks for the length; one that
 // is too small is ERANGE.
 func (u *Union) GetXattr(id ID, name string, dest []byte) (int, error) {
-	if hiddenXattr(name) {
-		return 0, unix.ENODATA
-	}
 	rec, ok := u.tab.get(id)
 	if !ok {
 		return 0, unix.ESTALE
+	}
+	if hiddenXattr(name) {
+		v, ok, err := u.introspect(id, &rec, name)
+		if !ok || err != nil {
+			return 0, errors.Join(err, unix.ENODATA)
+		}
+		return fill(dest, v)
 	}
 	if rec.flags&flagUpper != 0 {
 		n := 0
