@@ -18,7 +18,7 @@ func TestImages(t *testing.T) {
 		func() (Image, error) { return Debian(ctx) },
 		func() (Image, error) { return Bench(ctx) },
 		func() (Image, error) { return ManyLayers(ctx, 10) },
-		func() (Image, error) { return ManyLayers(ctx, 1000) },
+		func() (Image, error) { return ManyLayers(ctx, 4000) },
 	} {
 		img, err := make()
 		if err != nil {

@@ -14,7 +14,7 @@ import (
 
 // mounts is what mounting takes.
 type mounts struct {
-	few, many series // seconds of `plyfs mount` of 100 layers, of 10 and of 1,000 files each
+	few, many series // seconds of `plyfs mount` of 100 layers, of 10 and of 4,000 files each
 	rss, pss  series // bytes of each server of 20 mounts of the Debian image, at rest
 	walkedRSS series // after find over the first five of them
 	walkedPSS series
@@ -35,7 +35,7 @@ func (b *bench) runMounts(ctx context.Context) (m *mounts, err error) {
 	if err != nil {
 		return nil, err
 	}
-	many, err := b.pulled(ctx, "many", func() (testimage.Image, error) { return testimage.ManyLayers(ctx, 1000) })
+	many, err := b.pulled(ctx, "many", func() (testimage.Image, error) { return testimage.ManyLayers(ctx, 4000) })
 	if err != nil {
 		return nil, err
 	}
@@ -56,7 +56,7 @@ func (b *bench) runMounts(ctx context.Context) (m *mounts, err error) {
 			}
 		}
 	}
-	b.say("mount of 100 layers: %s; with 100 times the files: %s", secondsText(m.few), secondsText(m.many))
+	b.say("mount of 100 layers: %s; with 400 times the files: %s", secondsText(m.few), secondsText(m.many))
 	return m, b.runMemory(ctx, m)
 }
 
