@@ -20,11 +20,15 @@ type raw struct {
 	fuse.RawFileSystem // answers ENOSYS to what is not here
 	u                  *overlay.Union
 	log                *logrus.Logger
+	server             *fuse.Server // set by Init
 }
 
 func newRaw(u *overlay.Union, log *logrus.Logger) *raw {
 	return &raw{RawFileSystem: fuse.NewDefaultRawFileSystem(), u: u, log: log}
 }
+
+// Init is called before the first request but INIT.
+func (r *raw) Init(s *fuse.Server) { r.server = s }
 
 // String is the name of the filesystem.
 func (r *raw) String() string { return "plyfs" }

@@ -112,8 +112,14 @@ func (r *raw) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32
 	return uint32(max(n, 0)), r.status(err) // #nosec G115 -- bounded
 }
 
-// Lseek answers LSEEK, which is asked for SEEK_DATA and SEEK_HOLE alone.
+// Lseek answers LSEEK, which is asked for SEEK_DATA and SEEK_HOLE alone. What was written may be in the kernel's cache
+// and nowhere else, which fs/fuse/file.c does not look at, so it is had written back first.
 func (r *raw) Lseek(_ <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse.Status {
+	if r.server != nil && r.u.Writable(id(in.NodeId)) {
+		if st := r.server.InodeNotify(in.NodeId, int64(in.Offset), 0); st != fuse.OK && st != fuse.ENOENT { // #nosec G115 -- as Write
+			return st
+		}
+	}
 	off, err := r.u.Seek(id(in.NodeId), int64(in.Offset), int(in.Whence)) // #nosec G115 -- as Write
 	out.Offset = uint64(max(off, 0))
 	return r.status(err)
