@@ -15,8 +15,8 @@ const (
 	IocSetFSXattr = 0x401c5820 // FS_IOC_FSSETXATTR
 )
 
-// inherentFlags are those that a filesystem sets and no one changes: extents, inline data.
-const inherentFlags = unix.FS_EXTENT_FL | 0x10000000
+// inherentFlags are those that a filesystem sets and no one changes: FS_EXTENT_FL, FS_INLINE_DATA_FL.
+const inherentFlags = 0x80000 | 0x10000000
 
 // withFD calls f with a descriptor of an upper file or directory that ioctl(2) takes.
 func (u *Union) withFD(id ID, f func(fd int) error) error {
