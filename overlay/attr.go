@@ -87,6 +87,10 @@ func (u *Union) dirNlink(id ID, rec *record, a *Attr) error {
 	if rec.flags&flagDir == 0 || rec.flags&flagUnlinked != 0 {
 		return nil
 	}
+	if u.modes.StaticNlink {
+		a.Nlink = 1
+		return nil
+	}
 	d := u.tab.dir(id)
 	if d == nil || len(d.lowers) == 0 || len(d.lowers) == 1 && rec.flags&flagUpper == 0 {
 		return nil

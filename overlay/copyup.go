@@ -126,7 +126,7 @@ func (w *working) prepare(rec *record, name string, size int64, data bool) error
 	if err := w.u.copyAttrs(p, w.layer, w.entry, w.a); err != nil {
 		return err
 	}
-	if err := w.u.setOrigin(p, w.layer, w.a); err != nil {
+	if err := w.u.setOrigin(p, rec, w.layer, w.a); err != nil {
 		return err
 	}
 	return p.stat(&w.st)
@@ -134,8 +134,12 @@ func (w *working) prepare(rec *record, name string, size int64, data bool) error
 
 // setOrigin records the inode number shown, where the filesystem can hold it: user.* xattrs exist on files and
 // directories alone.
-func (u *Union) setOrigin(p place, layer int, a *Attr) error {
-	err := p.setxattr(u.up.private+xattrOrigin, u.origin(layer, a.Ino), 0)
+func (u *Union) setOrigin(p place, rec *record, layer int, a *Attr) error {
+	v := u.origin(layer, a.Ino)
+	if u.modes.NoIndex && rec.ino>>inoBits == inoBesides {
+		v = apartOrigin(rec.ino)
+	}
+	err := p.setxattr(u.up.private+xattrOrigin, v, 0)
 	if t := a.Mode & unix.S_IFMT; t != unix.S_IFREG && t != unix.S_IFDIR && isPermission(err) {
 		return nil
 	}
@@ -152,6 +156,8 @@ func (w *working) makeFile(rec *record, name string, size int64, data bool) erro
 	switch {
 	case data:
 		err = w.u.copyData(fd, rec, full, min(size, full))
+	case w.u.modes.NoMetacopy:
+		err = w.u.copyData(fd, rec, full, full)
 	case full > 0:
 		err = w.markMetacopy(rec, name, fd, full)
 	}

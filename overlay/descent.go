@@ -83,6 +83,9 @@ func (s *descent) turnUpper(parent ID) error {
 	if to == "" {
 		return nil
 	}
+	if s.u.modes.Redirect == RedirectNoFollow {
+		return unix.EPERM // as kernel overlayfs says it
+	}
 	if s.f.mode == unix.S_IFDIR {
 		s.f.redir = to
 		if to[0] != '/' {
@@ -174,6 +177,9 @@ func (s *descent) turnLower(layer int, it Item) error {
 	if it.Flags&FlagRedirect == 0 {
 		return nil
 	}
+	if s.u.modes.Redirect == RedirectNoFollow {
+		return unix.EPERM
+	}
 	l, ok := s.u.lowers[layer].(Redirecter)
 	if !ok {
 		return nil
@@ -232,6 +238,9 @@ func (s *descent) walk(layer int) (last bool, err error) {
 func (s *descent) pass(layer int, it Item, below string) (string, error) {
 	if it.Flags&FlagRedirect == 0 {
 		return below, nil
+	}
+	if s.u.modes.Redirect == RedirectNoFollow {
+		return "", unix.EPERM
 	}
 	l, ok := s.u.lowers[layer].(Redirecter)
 	if !ok {

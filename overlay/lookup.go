@@ -24,6 +24,7 @@ type found struct {
 	face   lowerItem   // the lower inode that has the attributes, when it is another
 	lowers []lowerRef  // the lower directories that show through, of a directory
 	redir  string      // absolute path of lowers in their layers, when not the directory's own
+	apart  uint64      // inode number of a name of a lower hard link that is a file of its own, 0 for none
 }
 
 func checkName(name string) error {
@@ -92,6 +93,9 @@ func (u *Union) resolve(parent ID, d *dir, h *openFile, name string) (found, err
 	if !f.upper && f.layer < 0 && len(f.lowers) == 0 {
 		return f, unix.ENOENT
 	}
+	if u.modes.NoIndex && f.mode != unix.S_IFDIR {
+		u.takeApart(parent, name, &f)
+	}
 	u.number(&f)
 	if !f.upper && f.linked() {
 		return f, u.resolveIndex(&f)
@@ -122,6 +126,10 @@ func (u *Union) resolveUpper(p place, f *found) error {
 // number decides which inode number is shown.
 func (u *Union) number(f *found) {
 	switch {
+	case f.apart != 0:
+		f.ino = f.apart
+	case f.upper && f.marks.originLayer == apartLayer && f.mode != unix.S_IFDIR:
+		f.ino = inoBesides<<inoBits | f.marks.originIno&inoMask
 	case f.upper && f.marks.hasOrigin && f.mode != unix.S_IFDIR:
 		if i, ok := u.byID[f.marks.originLayer]; ok {
 			f.ino = u.lowerIno(i, f.marks.originIno)

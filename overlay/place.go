@@ -164,7 +164,7 @@ func (u *Union) fileFD(id ID, write bool) (*openFile, error) {
 	}
 	var f *openFile
 	err := u.withPlace(id, func(p place) (err error) {
-		f, err = openData(p, write)
+		f, err = u.openData(p, write)
 		return err
 	})
 	if err != nil {
@@ -173,11 +173,19 @@ func (u *Union) fileFD(id ID, write bool) (*openFile, error) {
 	return u.fds.put(id, f), nil
 }
 
-func openData(p place, write bool) (*openFile, error) {
-	fd, err := p.open(unix.O_RDWR)
+func (u *Union) openData(p place, write bool) (*openFile, error) {
+	extra := 0
+	if u.modes.NoAtime {
+		extra = unix.O_NOATIME
+	}
+	fd, err := p.open(unix.O_RDWR | extra)
+	if extra != 0 && errors.Is(err, unix.EPERM) { // the file is another user's
+		extra = 0
+		fd, err = p.open(unix.O_RDWR)
+	}
 	readonly := false
 	if err != nil && !write {
-		fd, err = p.open(unix.O_RDONLY)
+		fd, err = p.open(unix.O_RDONLY | extra)
 		readonly = true
 	}
 	if err != nil {
@@ -204,7 +212,7 @@ func (u *Union) pin(id ID, p place, mode uint32) error {
 	f := u.fds.get(id)
 	if f == nil && mode == unix.S_IFREG {
 		var err error
-		if f, err = openData(p, false); err != nil && !isPermission(err) {
+		if f, err = u.openData(p, false); err != nil && !isPermission(err) {
 			return err
 		}
 	}

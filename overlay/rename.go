@@ -101,6 +101,9 @@ func (r *renaming) find() error {
 			e.rec, _ = r.u.tab.get(e.id)
 		}
 	}
+	if !r.u.movable(&r.old) || r.flags&unix.RENAME_EXCHANGE != 0 && !r.u.movable(&r.to) {
+		return unix.EXDEV
+	}
 	if r.to.id == 0 || r.flags&unix.RENAME_EXCHANGE != 0 {
 		return nil
 	}

@@ -31,6 +31,8 @@ type Config struct {
 	Work   string   // empty directory on Upper's filesystem for what is not yet in place; "" with Upper ""
 	// AdoptRoot gives a fresh upper directory the attributes of the lowers' root, once.
 	AdoptRoot bool
+	// Modes say how what is written is kept.
+	Modes Modes
 	// MaxFDs bounds the descriptors of upper files kept open for later use; 0 means 1024.
 	MaxFDs int
 }
@@ -39,6 +41,7 @@ type Config struct {
 // (golang.org/x/sys/unix.Errno), or errors that wrap ErrCorrupt.
 type Union struct {
 	lowers []Layer
+	modes  Modes
 	names  []string       // of the lowers, for people
 	byID   map[uint64]int // topmost of the lowers with an ID
 	up     *upper         // nil: read-only
@@ -90,6 +93,7 @@ func New(cfg Config) (*Union, error) {
 	}
 	u := &Union{
 		lowers: cfg.Lowers,
+		modes:  cfg.Modes,
 		names:  cfg.Names,
 		byID:   map[uint64]int{},
 		copies: map[ID]*copyUp{},
@@ -107,7 +111,7 @@ func New(cfg Config) (*Union, error) {
 	root := record{mode: unix.S_IFDIR, flags: flagDir}
 	d := &dir{}
 	if cfg.Upper != "" {
-		up, err := openUpper(cfg.Upper, cfg.Work)
+		up, err := openUpper(cfg.Upper, cfg.Work, &cfg.Modes)
 		if err != nil {
 			return nil, err
 		}

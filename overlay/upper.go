@@ -56,7 +56,7 @@ func openDir(dirfd int, name string) (int, error) {
 }
 
 // openUpper opens an upper layer and clears what a crash left in the work directory.
-func openUpper(dir, work string) (up *upper, err error) {
+func openUpper(dir, work string, m *Modes) (up *upper, err error) {
 	up = &upper{work: -1, index: -1}
 	defer func() {
 		if err != nil {
@@ -86,10 +86,18 @@ func openUpper(dir, work string) (up *upper, err error) {
 	if up.index, err = subdir(base, "index"); err != nil {
 		return nil, fmt.Errorf("work directory %s: %w", work, err)
 	}
+	if err := up.checkIncompat(work); err != nil {
+		return nil, err
+	}
 	if err := removeChildren(up.work); err != nil {
 		return nil, fmt.Errorf("clear work directory %s: %w", work, err)
 	}
-	return up, up.probe(dir)
+	if m.Volatile {
+		if err := up.markVolatile(); err != nil {
+			return nil, fmt.Errorf("work directory %s: %w", work, err)
+		}
+	}
+	return up, up.probe(dir, m.UserXattr)
 }
 
 func subdir(base int, name string) (int, error) {
@@ -100,10 +108,13 @@ func subdir(base int, name string) (int, error) {
 }
 
 // probe finds out which marks the filesystem takes.
-func (up *upper) probe(dir string) error {
+func (up *upper) probe(dir string, user bool) error {
 	p := place{fd: up.work}
 	up.overlay, up.private = "trusted.overlay.", "trusted.plyfs."
-	err := p.setxattr(up.overlay+xattrOpaque, []byte("n"), 0)
+	err := error(unix.EPERM)
+	if !user {
+		err = p.setxattr(up.overlay+xattrOpaque, []byte("n"), 0)
+	}
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOTSUP) {
 		up.overlay, up.private = "user.overlay.", "user.plyfs."
 		err = p.setxattr(up.overlay+xattrOpaque, []byte("n"), 0)
@@ -273,10 +284,12 @@ const (
 
 // origin is the value of the origin mark for an inode of u.lowers[i]: a version byte, the layer's ID and the inode
 // number in the layer, little-endian.
-func (u *Union) origin(i int, ino uint64) []byte {
+func (u *Union) origin(i int, ino uint64) []byte { return originValue(u.lowers[i].ID(), ino) }
+
+func originValue(layer, ino uint64) []byte {
 	v := make([]byte, originLen)
 	v[0] = originVersion
-	binary.LittleEndian.PutUint64(v[1:], u.lowers[i].ID())
+	binary.LittleEndian.PutUint64(v[1:], layer)
 	binary.LittleEndian.PutUint64(v[9:], ino&inoMask)
 	return v
 }
