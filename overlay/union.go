@@ -15,6 +15,9 @@ var (
 	ErrOtherFilesystem = errors.New("upper and work directory must be on one filesystem")
 	// ErrUpperUnsuitable says that the upper directory's filesystem lacks what an upper layer needs.
 	ErrUpperUnsuitable = errors.New("filesystem cannot hold an upper layer")
+	// ErrOwners says that who mounts may not give files the owners that the lower layers' files have, which takes root,
+	// or root of a user namespace that has those owners.
+	ErrOwners = errors.New("only root can keep the owners of changed files; mount read-only, or as root")
 	// ErrTooManyLayers says that there are more lower layers than inode numbers have room for.
 	ErrTooManyLayers = errors.New("too many layers")
 )
@@ -187,7 +190,11 @@ func (u *Union) attrsOf(refs []lowerRef) int {
 // done.
 func (u *Union) adoptRoot(layer int, a *Attr) error {
 	p := at(u.up.root)
-	if err := u.copyAttrs(p, layer, RootEntry, a); err != nil {
+	err := u.copyAttrs(p, layer, RootEntry, a)
+	if isPermission(err) {
+		return fmt.Errorf("%w (%w)", ErrOwners, err)
+	}
+	if err != nil {
 		return fmt.Errorf("upper directory: take over the root's attributes: %w", err)
 	}
 	return p.setxattr(u.up.private+xattrOrigin, u.origin(layer, a.Ino), 0)
