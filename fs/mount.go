@@ -35,7 +35,12 @@ type Config struct {
 	Source     string          // what df and /proc/mounts show as the device
 	ReadOnly   bool            // refuse changes though there is an upper layer
 	AllowOther bool            // let users other than the one who mounts in; root's mounts want it
-	Log        *logrus.Logger
+	Modes      overlay.Modes
+	Options    Options
+	// KeepRoot has the root show what the upper directory itself says. Otherwise a fresh one takes over the attributes
+	// of the lowers' root.
+	KeepRoot bool
+	Log      *logrus.Logger
 }
 
 // Server serves one mount.
@@ -57,20 +62,31 @@ func Mount(cfg Config) (*Server, error) {
 		cfg.Log = logrus.New()
 		cfg.Log.SetOutput(io.Discard)
 	}
+	if err := cfg.Options.checkContext(); err != nil {
+		return nil, errors.Join(err, closeAll(cfg.Lowers))
+	}
 	unix.Umask(0) // modes come from the kernel with the caller's umask applied or beside them
-	u, err := overlay.New(overlay.Config{Lowers: cfg.Lowers, Names: cfg.Names, Upper: cfg.Upper, Work: cfg.Work, AdoptRoot: true})
+	u, err := overlay.New(overlay.Config{
+		Lowers: cfg.Lowers, Names: cfg.Names, Upper: cfg.Upper, Work: cfg.Work,
+		AdoptRoot: !cfg.KeepRoot, Modes: cfg.unionModes(),
+	})
 	if err != nil {
-		for _, l := range cfg.Lowers {
-			err = errors.Join(err, l.Close())
-		}
-		return nil, err
+		return nil, errors.Join(err, closeAll(cfg.Lowers))
 	}
 	s := &Server{union: u, done: make(chan struct{})}
-	if s.server, err = serve(newRaw(u, cfg.Log), &cfg); err != nil {
+	if s.server, err = serve(newRaw(u, &cfg), &cfg); err != nil {
 		return nil, errors.Join(err, u.Close())
 	}
 	go s.run()
 	return s, nil
+}
+
+func closeAll(layers []overlay.Layer) error {
+	var err error
+	for _, l := range layers {
+		err = errors.Join(err, l.Close())
+	}
+	return err
 }
 
 func (s *Server) run() {
@@ -98,6 +114,11 @@ func serve(r *raw, cfg *Config) (*fuse.Server, error) {
 	case !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EACCES):
 		return nil, err
 	}
+	names, oerr := cfg.Options.fusermountOptions()
+	if oerr != nil {
+		return nil, oerr
+	}
+	o.Options = append(o.Options, names...)
 	s, merr := fuse.NewServer(r, cfg.Mountpoint, o)
 	if merr != nil {
 		return nil, fmt.Errorf("%w: %w (mount(2): %w)", ErrNoFUSE, merr, err)
@@ -112,8 +133,8 @@ func options(cfg *Config) *fuse.MountOptions {
 		Name: subtype, FsName: cfg.Source,
 		MaxWrite: maxWrite, MaxReadAhead: maxWrite, MaxBackground: maxBackground,
 		EnableAcl: true, EnableSymlinkCaching: true, ExplicitDataCacheControl: true,
-		AllowOther: cfg.AllowOther,
-		Options:    []string{"default_permissions"},
+		AllowOther: cfg.AllowOther, IDMappedMount: true,
+		Options: []string{"default_permissions"},
 		ExtraCapabilities: fuse.CAP_WRITEBACK_CACHE | fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_NO_OPENDIR_SUPPORT |
 			fuse.CAP_READDIRPLUS_AUTO | fuse.CAP_DONT_MASK | fuse.CAP_SETXATTR_EXT | fuse.CAP_ASYNC_DIO |
 			fuse.CAP_EXPORT_SUPPORT,
@@ -123,6 +144,7 @@ func options(cfg *Config) *fuse.MountOptions {
 			return fuse.EIO
 		},
 	}
+	cfg.Options.apply(o)
 	if cfg.readOnly() {
 		o.Options = append(o.Options, "ro")
 		o.ExtraCapabilities &^= fuse.CAP_WRITEBACK_CACHE
@@ -154,12 +176,13 @@ func mountDirect(cfg *Config) (int, error) {
 	opts := []string{
 		fmt.Sprintf("fd=%d", fd), fmt.Sprintf("rootmode=%o", st.Mode&unix.S_IFMT),
 		fmt.Sprintf("user_id=%d", os.Geteuid()), fmt.Sprintf("group_id=%d", os.Getegid()),
-		"default_permissions", fmt.Sprintf("max_read=%d", maxWrite),
+		"default_permissions", fmt.Sprintf("max_read=%d", cfg.Options.maxRead()),
 	}
+	opts = append(opts, cfg.Options.Context...)
 	if cfg.AllowOther {
 		opts = append(opts, "allow_other")
 	}
-	flags := uintptr(0)
+	flags := cfg.Options.Flags
 	if cfg.readOnly() {
 		flags |= unix.MS_RDONLY
 	}

@@ -31,7 +31,7 @@ func checkName(name string) error {
 	switch {
 	case len(name) > MaxName:
 		return unix.ENAMETOOLONG
-	case name == "" || strings.IndexByte(name, '/') >= 0 || strings.IndexByte(name, 0) >= 0:
+	case name == "" || name == "." || name == ".." || strings.IndexByte(name, '/') >= 0 || strings.IndexByte(name, 0) >= 0:
 		return unix.EINVAL
 	}
 	return nil
@@ -39,6 +39,9 @@ func checkName(name string) error {
 
 // Lookup finds a name in a directory and fills in its attributes. The inode returned is held until Forget.
 func (u *Union) Lookup(parent ID, name string, a *Attr) (ID, error) {
+	if name == "." || name == ".." {
+		return u.lookupDots(parent, name, a)
+	}
 	if err := checkName(name); err != nil {
 		return 0, err
 	}
@@ -49,6 +52,29 @@ func (u *Union) Lookup(parent ID, name string, a *Attr) (ID, error) {
 	defer h.Release()
 	defer d.mu.RUnlock()
 	return u.lookupLocked(parent, d, h, name, a)
+}
+
+// lookupDots finds a directory itself or its parent, as the kernel asks for one that it knows by a file handle alone
+// (fs/fuse/inode.c: fuse_get_dentry, fuse_get_parent).
+func (u *Union) lookupDots(id ID, name string, a *Attr) (ID, error) {
+	rec, ok := u.tab.get(id)
+	switch {
+	case !ok:
+		return 0, unix.ESTALE
+	case name == "..":
+		if rec.flags&flagDir == 0 {
+			return 0, unix.ENOTDIR
+		}
+		if rec.parent != 0 {
+			id = rec.parent
+		}
+	}
+	u.tab.hold(id)
+	if err := u.GetAttr(id, a); err != nil {
+		u.Forget(id, 1)
+		return 0, err
+	}
+	return id, nil
 }
 
 // lookupLocked is Lookup while the caller holds d.mu. h is the upper directory, nil for none.
