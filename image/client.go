@@ -184,6 +184,9 @@ func (c *client) explain(ctx context.Context, err error) error {
 		e.msg = fmt.Sprintf("%s: the registry %s limits requests: %s: wait, or log in for a higher limit", c.ref, c.ref.Domain, cause(err))
 	default:
 		e.msg = fmt.Sprintf("%s: cannot pull from %s: %s", c.ref, c.ref.Domain, cause(err))
+		if temporary(err) {
+			e.msg += "; run the command again"
+		}
 	}
 	return e
 }

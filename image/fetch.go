@@ -192,27 +192,32 @@ func (d *download) copy(body io.Reader) error {
 	}
 }
 
+// storeText is what the store says, which names the layer, with the layer's digest shortened.
+func storeText(spec layerstore.LayerSpec, err error) string {
+	return clean(strings.ReplaceAll(err.Error(), spec.Digest.String(), short(spec.Digest)))
+}
+
 // layerError says in one line which layer failed, why, and what to do.
 func (p *puller) layerError(spec layerstore.LayerSpec, have int64, err error) error {
 	what := fmt.Sprintf("%s: layer %s", p.ref, short(spec.Digest))
-	from := what + " from " + p.ref.Domain
 	var se *storeError
-	switch isStore := errors.As(err, &se); {
-	case isStore && (damaged(err) || errors.Is(err, layerstore.ErrTooLarge)):
-		return &kindError{kind: ErrContent, msg: from + ": " + clean(se.Error()), cause: err}
-	case isStore:
-		return &kindError{kind: se.error, msg: what + ": " + clean(se.Error()), cause: err}
+	if errors.As(err, &se) {
+		kind := se.error
+		if damaged(err) || errors.Is(err, layerstore.ErrTooLarge) {
+			kind = ErrContent
+		}
+		return &kindError{kind: kind, msg: fmt.Sprintf("%s: %s", p.ref, storeText(spec, se)), cause: err}
 	}
 	var k *kindError
 	if errors.As(err, &k) {
-		return &kindError{kind: k.kind, msg: from + ": " + k.msg, cause: err}
+		return &kindError{kind: k.kind, msg: fmt.Sprintf("%s: %s", what, k.msg), cause: err}
 	}
 	switch status(err) {
 	case http.StatusUnauthorized, http.StatusForbidden:
 		return &kindError{kind: ErrDenied, cause: err, msg: fmt.Sprintf("%s: the registry %s refuses it: %s: run docker login %s",
 			what, p.ref.Domain, cause(err), p.ref.Domain)}
 	case http.StatusNotFound:
-		return &kindError{kind: ErrContent, cause: err, msg: fmt.Sprintf("%s: the registry %s has lost it: have the image pushed again", what, p.ref.Domain)}
+		return &kindError{kind: ErrContent, cause: err, msg: fmt.Sprintf("%s: the registry %s has lost it", what, p.ref.Domain)}
 	}
 	hint := "run the command again"
 	if have > 0 {

@@ -227,8 +227,7 @@ func parseConfig(raw []byte, layers int) (config, error) {
 		return config{}, &kindError{kind: ErrUnsupported, msg: fmt.Sprintf("the image's root filesystem is of type %q, not of layers", clean(img.RootFS.Type))}
 	}
 	if len(img.RootFS.DiffIDs) != layers {
-		return config{}, &kindError{kind: ErrContent, msg: fmt.Sprintf("the manifest has %d layers and the config %d: the image is damaged; "+
-			"have it built and pushed again", layers, len(img.RootFS.DiffIDs))}
+		return config{}, &kindError{kind: ErrContent, msg: fmt.Sprintf("the manifest has %d layers and the config %d", layers, len(img.RootFS.DiffIDs))}
 	}
 	for _, d := range img.RootFS.DiffIDs {
 		if err := d.Validate(); err != nil || d.Algorithm() != digest.SHA256 {

@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/sirupsen/logrus"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/plyfs/plyfs/layerstore"
@@ -96,6 +97,9 @@ func Pull(ctx context.Context, st *layerstore.Store, ref string, o PullOptions) 
 	if err != nil && ctx.Err() != nil {
 		return layerstore.Image{}, fmt.Errorf("pull of %s interrupted; the next one carries on where it ended: %w", r, context.Cause(ctx))
 	}
+	if errors.Is(err, ErrContent) {
+		err = &kindError{kind: ErrContent, msg: err.Error() + ": the image is broken; tell whoever publishes it", cause: err}
+	}
 	return img, err
 }
 
@@ -163,7 +167,7 @@ func (p *puller) fetch(ctx context.Context) (_ layerstore.Image, err error) {
 	if p.lease, err = p.st.Lease(ctx); err != nil {
 		return layerstore.Image{}, err
 	}
-	defer func() { err = errors.Join(err, p.lease.Release()) }()
+	defer func() { err = p.release(ctx, err) }()
 	top, doc, err := p.resolve(ctx)
 	if err != nil {
 		return layerstore.Image{}, err
@@ -194,6 +198,18 @@ func (p *puller) fetch(ctx context.Context) (_ layerstore.Image, err error) {
 	p.o.Progress.Message("Digest: " + top.String())
 	p.o.Progress.Message("Status: Downloaded newer image for " + p.ref.Familiar())
 	return img, nil
+}
+
+// release ends the pull's lease. After a failure that another try would meet again the store is left as it was; what a
+// failure of the network or a user cut short stays for the next pull to carry on from.
+func (p *puller) release(ctx context.Context, err error) error {
+	if err == nil || ctx.Err() != nil || errors.Is(err, ErrRegistry) || errors.Is(err, ErrDenied) {
+		return errors.Join(err, p.lease.Release())
+	}
+	if derr := p.lease.Drop(context.WithoutCancel(ctx)); derr != nil {
+		logrus.WithError(derr).Warnf("what came of %s stays in the store until an image is removed", p.ref)
+	}
+	return err
 }
 
 // resolve follows the reference to the manifest of the platform; top is the digest that the registry knows the image by.

@@ -52,6 +52,45 @@ func (s *Store) collectLocked(ctx context.Context) error {
 	return s.sweep(m, func(string) bool { return true })
 }
 
+// reap deletes what killed processes left in ingest/ and trash/: locks and leases that nobody holds, and what was being
+// written. Partial files stay, for the next pull to carry on from. It costs a listing when nothing was left.
+func (s *Store) reap(ctx context.Context) error {
+	left, err := s.anythingLeft()
+	if err != nil || !left {
+		return err
+	}
+	l, err := s.lockStore(ctx, true)
+	if err != nil {
+		return err
+	}
+	m := &marks{leased: map[string]bool{}}
+	if err = s.markLeases(m, true); err == nil {
+		err = s.sweepIngest(m, func(string) bool { return true }, func(name string) bool { return strings.HasSuffix(name, suffixPartial) })
+	}
+	if err = firstError(err, l.Release()); err != nil {
+		return err
+	}
+	_, err = s.emptyTrash(ctx)
+	return err
+}
+
+// anythingLeft reports whether there are files in ingest/ or trash/ that reap may delete. Those of running processes
+// count: who holds them is found out under the store lock.
+func (s *Store) anythingLeft() (bool, error) {
+	for _, dir := range []string{dirIngest, dirTrash} {
+		names, err := os.ReadDir(s.path(dir))
+		if err != nil {
+			return false, err
+		}
+		for _, n := range names {
+			if !strings.HasSuffix(n.Name(), suffixPartial) {
+				return true, nil
+			}
+		}
+	}
+	return false, nil
+}
+
 // mark finds all that images, containers and leases refer to. With reap, for which the caller holds the store lock
 // exclusively, it deletes the locks and leases that nobody holds; else a shared lock is enough.
 func (s *Store) mark(ctx context.Context, ix *index, reap bool) (*marks, error) {
@@ -192,25 +231,11 @@ func (s *Store) readHeld(path string, m *marks, reap bool) (held bool, err error
 // sweep renames into trash/ what is not marked and whose 64 digits, or whole name in ingest/ when there are none, the
 // filter takes.
 func (s *Store) sweep(m *marks, filter func(name string) bool) error {
-	dead := func(dir string, used func(name string) bool) error {
-		names, err := os.ReadDir(s.path(dir))
-		if err != nil {
-			return err
-		}
-		for _, n := range names {
-			if used(n.Name()) || !filter(digits(n.Name())) {
-				continue
-			}
-			if err := s.toTrash(s.path(dir, n.Name())); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	if err := dead(dirBlobs, func(n string) bool { return m.blobs[n] || m.leased[n] }); err != nil {
+	err := s.sweepDir(dirBlobs, filter, func(n string) bool { return m.blobs[n] || m.leased[n] })
+	if err != nil {
 		return err
 	}
-	err := dead(dirLayers, func(n string) bool {
+	err = s.sweepDir(dirLayers, filter, func(n string) bool {
 		h := digits(n)
 		if strings.HasSuffix(n, suffixDiff) {
 			return m.blobs[h] || m.leased[h]
@@ -220,10 +245,31 @@ func (s *Store) sweep(m *marks, filter func(name string) bool) error {
 	if err != nil {
 		return err
 	}
-	return dead(dirIngest, func(n string) bool {
+	return s.sweepIngest(m, filter, func(string) bool { return false })
+}
+
+// sweepIngest is sweep of ingest/, apart from locks and leases, which markLeases reaps, and from what keep takes.
+func (s *Store) sweepIngest(m *marks, filter, keep func(name string) bool) error {
+	return s.sweepDir(dirIngest, filter, func(n string) bool {
 		h := digits(n)
-		return m.leased[h] && isHex(h, 64) || strings.HasSuffix(n, suffixLock) || strings.HasPrefix(n, leasePrefix)
+		return m.leased[h] && isHex(h, 64) || strings.HasSuffix(n, suffixLock) || strings.HasPrefix(n, leasePrefix) || keep(n)
 	})
+}
+
+func (s *Store) sweepDir(dir string, filter, used func(name string) bool) error {
+	names, err := os.ReadDir(s.path(dir))
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		if used(n.Name()) || !filter(digits(n.Name())) {
+			continue
+		}
+		if err := s.toTrash(s.path(dir, n.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // digits is the part of a file's name that is a digest, or the name if it does not begin with one.

@@ -14,18 +14,23 @@ import (
 // Lease keeps digests (of manifests, configs, blobs, and diffIDs) from being collected until it is released or its
 // process ends: a locked file in ingest/ that lists them. Its methods may be called from any goroutine.
 type Lease struct {
-	s  *Store
-	mu sync.Mutex
-	f  *os.File // nil once released
+	s    *Store
+	mu   sync.Mutex
+	f    *os.File        // nil once released
+	pins map[string]bool // as 64 digits
 }
 
 // Lease pins digests that no image or container refers to yet, whether they are in the store already or will be
-// fetched. Who pulls takes it before asking what is there and releases it after PutImage. Errors: ErrInvalid for a
-// digest of another form, ErrNotWritable, ErrNoSpace, ctx's.
+// fetched. Who pulls takes it before asking what is there and releases it after PutImage. What killed processes left
+// half done is deleted first, apart from partial files. Errors: ErrInvalid for a digest of another form, ErrNotWritable,
+// ErrNoSpace, ctx's.
 func (s *Store) Lease(ctx context.Context, ds ...Digest) (*Lease, error) {
 	text, err := leaseText(ds)
 	if err != nil {
 		return nil, err
+	}
+	if err := s.reap(ctx); err != nil {
+		return nil, s.explain("taking a lease", err)
 	}
 	l, err := s.lockStore(ctx, false)
 	if err != nil {
@@ -43,7 +48,15 @@ func (s *Store) Lease(ctx context.Context, ds ...Digest) (*Lease, error) {
 		_ = unlockNamed(f)
 		return nil, s.explain("taking a lease", err)
 	}
-	return &Lease{s: s, f: f}, nil
+	lease := &Lease{s: s, f: f, pins: map[string]bool{}}
+	lease.note(ds)
+	return lease, nil
+}
+
+func (l *Lease) note(ds []Digest) {
+	for _, d := range ds {
+		l.pins[d.Encoded()] = true
+	}
 }
 
 // Pin adds digests to the lease. Errors: as for Store.Lease; ErrClosed after Release.
@@ -62,6 +75,7 @@ func (l *Lease) Pin(ds ...Digest) error {
 	if l.f == nil {
 		return ErrClosed
 	}
+	l.note(ds)
 	_, err = l.f.WriteString(text)
 	return l.s.explain("extending a lease", err)
 }
@@ -79,6 +93,36 @@ func (l *Lease) Release() error {
 	f := l.f
 	l.f = nil
 	return unlockNamed(f)
+}
+
+// Drop releases the lease and deletes what it had pinned and nothing else refers to, partial files too: for work that
+// failed for good. What another lease or session holds stays. Errors: those of Store.Collect, with the lease released.
+func (l *Lease) Drop(ctx context.Context) error {
+	s := l.s
+	lock, err := s.lockStore(ctx, true)
+	if err != nil {
+		return firstError(err, l.Release())
+	}
+	err = l.Release()
+	if err == nil {
+		err = l.dropLocked(ctx)
+	}
+	if err = firstError(err, lock.Release()); err == nil {
+		_, err = s.emptyTrash(ctx)
+	}
+	return s.explain("deleting what was brought in", err)
+}
+
+func (l *Lease) dropLocked(ctx context.Context) error {
+	ix, err := l.s.readIndex()
+	if err != nil {
+		return err
+	}
+	m, err := l.s.mark(ctx, ix, true)
+	if err != nil {
+		return err
+	}
+	return l.s.sweep(m, func(name string) bool { return l.pins[name] })
 }
 
 func leaseText(ds []Digest) (string, error) {
