@@ -20,11 +20,17 @@ type raw struct {
 	fuse.RawFileSystem // answers ENOSYS to what is not here
 	u                  *overlay.Union
 	log                *logrus.Logger
+	opt                *Options
+	entry, attr, none  validity     // of names, attributes and missing names
 	server             *fuse.Server // set by Init
 }
 
-func newRaw(u *overlay.Union, log *logrus.Logger) *raw {
-	return &raw{RawFileSystem: fuse.NewDefaultRawFileSystem(), u: u, log: log}
+func newRaw(u *overlay.Union, cfg *Config) *raw {
+	o := &cfg.Options
+	return &raw{
+		RawFileSystem: fuse.NewDefaultRawFileSystem(), u: u, log: cfg.Log, opt: o,
+		entry: validFor(o.EntryTimeout), attr: validFor(o.AttrTimeout), none: validFor(o.NegativeTimeout),
+	}
 }
 
 // Init is called before the first request but INIT.
@@ -48,9 +54,10 @@ func (r *raw) status(err error) fuse.Status {
 	return fuse.EIO
 }
 
-func attrOut(out *fuse.Attr, a *overlay.Attr) {
+func (r *raw) attrOut(out *fuse.Attr, a *overlay.Attr) {
+	r.opt.showOwner(a)
 	*out = fuse.Attr{
-		Ino: a.Ino, Size: a.Size, Blocks: a.Blocks,
+		Ino: r.opt.Inodes.show(a.Ino), Size: a.Size, Blocks: a.Blocks,
 		Atime: uint64(a.Atime.Sec), Atimensec: a.Atime.Nsec, // #nosec G115 -- the protocol's form of times before 1970
 		Mtime: uint64(a.Mtime.Sec), Mtimensec: a.Mtime.Nsec, // #nosec G115 -- likewise
 		Ctime: uint64(a.Ctime.Sec), Ctimensec: a.Ctime.Nsec, // #nosec G115 -- likewise
@@ -62,8 +69,9 @@ func attrOut(out *fuse.Attr, a *overlay.Attr) {
 func (r *raw) entryOut(out *fuse.EntryOut, node overlay.ID, a *overlay.Attr) {
 	out.NodeId = uint64(node)
 	out.Generation = r.u.Generation(node)
-	out.EntryValid, out.AttrValid = forever, forever
-	attrOut(&out.Attr, a)
+	out.EntryValid, out.EntryValidNsec = r.entry.sec, r.entry.nsec
+	out.AttrValid, out.AttrValidNsec = r.attr.sec, r.attr.nsec
+	r.attrOut(&out.Attr, a)
 }
 
 // Lookup answers LOOKUP. A missing name is an answer too, which the kernel keeps.
@@ -71,7 +79,7 @@ func (r *raw) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse
 	var a overlay.Attr
 	node, err := r.u.Lookup(id(h.NodeId), name, &a)
 	if errors.Is(err, unix.ENOENT) {
-		*out = fuse.EntryOut{EntryValid: forever}
+		*out = fuse.EntryOut{EntryValid: r.none.sec, EntryValidNsec: r.none.nsec}
 		return fuse.OK
 	}
 	if err == nil {
@@ -87,8 +95,8 @@ func (r *raw) Forget(nodeid, nlookup uint64) { r.u.Forget(id(nodeid), nlookup) }
 func (r *raw) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
 	var a overlay.Attr
 	err := r.u.GetAttr(id(in.NodeId), &a)
-	out.AttrValid = forever
-	attrOut(&out.Attr, &a)
+	out.AttrValid, out.AttrValidNsec = r.attr.sec, r.attr.nsec
+	r.attrOut(&out.Attr, &a)
 	return r.status(err)
 }
 
@@ -127,10 +135,11 @@ func (r *raw) Statx(_ <-chan struct{}, in *fuse.StatxIn, out *fuse.StatxOut) fus
 	if err != nil {
 		return r.status(err)
 	}
-	out.AttrValid = forever
+	r.opt.showOwner(&a)
+	out.AttrValid, out.AttrValidNsec = r.attr.sec, r.attr.nsec
 	out.Statx = fuse.Statx{
 		Mask: unix.STATX_BASIC_STATS, Blksize: a.Blksize, Nlink: a.Nlink, Uid: a.UID, Gid: a.GID,
-		Mode: uint16(a.Mode), Ino: a.Ino, Size: a.Size, Blocks: a.Blocks, // #nosec G115 -- type and permissions are 16 bits
+		Mode: uint16(a.Mode), Ino: r.opt.Inodes.show(a.Ino), Size: a.Size, Blocks: a.Blocks, // #nosec G115 -- type and permissions are 16 bits
 		Atime: sxTime(a.Atime), Ctime: sxTime(a.Ctime), Mtime: sxTime(a.Mtime),
 		RdevMajor: a.Rdev & 0xfff00 >> 8, RdevMinor: a.Rdev&0xff | a.Rdev>>12&0xfff00,
 	}

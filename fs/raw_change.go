@@ -7,8 +7,8 @@ import (
 	"github.com/plyfs/plyfs/overlay"
 )
 
-func cred(h *fuse.InHeader, umask uint32) overlay.Cred {
-	return overlay.Cred{UID: h.Uid, GID: h.Gid, Umask: umask & 0o777}
+func (r *raw) cred(h *fuse.InHeader, umask uint32) overlay.Cred {
+	return overlay.Cred{UID: r.opt.UIDs.kept(h.Uid), GID: r.opt.GIDs.kept(h.Gid), Umask: umask & 0o777}
 }
 
 // made answers a request that made an inode or gave one a name.
@@ -28,7 +28,7 @@ func (r *raw) Create(<-chan struct{}, *fuse.CreateIn, string, *fuse.CreateOut) f
 // Tmpfile answers TMPFILE.
 func (r *raw) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut) fuse.Status {
 	var a overlay.Attr
-	node, err := r.u.Tmpfile(id(in.NodeId), cred(&in.InHeader, in.Umask), in.Mode, &a)
+	node, err := r.u.Tmpfile(id(in.NodeId), r.cred(&in.InHeader, in.Umask), in.Mode, &a)
 	out.OpenFlags = fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_NOFLUSH
 	return r.made(&out.EntryOut, node, &a, err)
 }
@@ -36,21 +36,21 @@ func (r *raw) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut)
 // Mknod answers MKNOD.
 func (r *raw) Mknod(_ <-chan struct{}, in *fuse.MknodIn, name string, out *fuse.EntryOut) fuse.Status {
 	var a overlay.Attr
-	node, err := r.u.Mknod(id(in.NodeId), name, cred(&in.InHeader, in.Umask), in.Mode, in.Rdev, &a)
+	node, err := r.u.Mknod(id(in.NodeId), name, r.cred(&in.InHeader, in.Umask), in.Mode, in.Rdev, &a)
 	return r.made(out, node, &a, err)
 }
 
 // Mkdir answers MKDIR.
 func (r *raw) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
 	var a overlay.Attr
-	node, err := r.u.Mkdir(id(in.NodeId), name, cred(&in.InHeader, in.Umask), in.Mode, &a)
+	node, err := r.u.Mkdir(id(in.NodeId), name, r.cred(&in.InHeader, in.Umask), in.Mode, &a)
 	return r.made(out, node, &a, err)
 }
 
 // Symlink answers SYMLINK.
 func (r *raw) Symlink(_ <-chan struct{}, h *fuse.InHeader, target, name string, out *fuse.EntryOut) fuse.Status {
 	var a overlay.Attr
-	node, err := r.u.Symlink(id(h.NodeId), name, target, cred(h, 0), &a)
+	node, err := r.u.Symlink(id(h.NodeId), name, target, r.cred(h, 0), &a)
 	return r.made(out, node, &a, err)
 }
 
@@ -83,10 +83,12 @@ func (r *raw) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) 
 		s.Mode = &in.Mode
 	}
 	if in.Valid&fuse.FATTR_UID != 0 {
-		s.UID = &in.Uid
+		uid := r.opt.UIDs.kept(in.Uid)
+		s.UID = &uid
 	}
 	if in.Valid&fuse.FATTR_GID != 0 {
-		s.GID = &in.Gid
+		gid := r.opt.GIDs.kept(in.Gid)
+		s.GID = &gid
 	}
 	if in.Valid&fuse.FATTR_SIZE != 0 {
 		size := int64(in.Size) // #nosec G115 -- a negative one is refused
@@ -97,8 +99,8 @@ func (r *raw) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) 
 	s.KillPriv = in.Valid&fuse.FATTR_KILL_SUIDGID != 0
 	var a overlay.Attr
 	err := r.u.SetAttr(id(in.NodeId), &s, &a)
-	out.AttrValid = forever
-	attrOut(&out.Attr, &a)
+	out.AttrValid, out.AttrValidNsec = r.attr.sec, r.attr.nsec
+	r.attrOut(&out.Attr, &a)
 	return r.status(err)
 }
 
@@ -110,38 +112,4 @@ func setTime(valid, set, now uint32, sec uint64, nsec uint32) *unix.Timespec {
 		return &unix.Timespec{Sec: int64(sec), Nsec: int64(nsec)} // #nosec G115 -- the protocol's form of times before 1970
 	}
 	return nil
-}
-
-// GetXAttr answers GETXATTR.
-func (r *raw) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, attr string, dest []byte) (uint32, fuse.Status) {
-	n, err := r.u.GetXattr(id(h.NodeId), attr, dest)
-	return uint32(max(n, 0)), r.status(err) // #nosec G115 -- at most 64 KiB
-}
-
-// ListXAttr answers LISTXATTR.
-func (r *raw) ListXAttr(_ <-chan struct{}, h *fuse.InHeader, dest []byte) (uint32, fuse.Status) {
-	n, err := r.u.ListXattr(id(h.NodeId), dest)
-	return uint32(max(n, 0)), r.status(err) // #nosec G115 -- at most 64 KiB
-}
-
-// SetXAttr answers SETXATTR.
-func (r *raw) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, attr string, data []byte) fuse.Status {
-	node := id(in.NodeId)
-	if err := r.u.SetXattr(node, attr, data, int(in.Flags)); err != nil {
-		return r.status(err)
-	}
-	if in.SetXAttrFlags&fuse.SETXATTR_ACL_KILL_SGID == 0 {
-		return fuse.OK
-	}
-	var a overlay.Attr
-	if err := r.u.GetAttr(node, &a); err != nil {
-		return r.status(err)
-	}
-	mode := a.Mode &^ unix.S_ISGID & 0o7777
-	return r.status(r.u.SetAttr(node, &overlay.SetAttr{Mode: &mode}, &a))
-}
-
-// RemoveXAttr answers REMOVEXATTR.
-func (r *raw) RemoveXAttr(_ <-chan struct{}, h *fuse.InHeader, attr string) fuse.Status {
-	return r.status(r.u.RemoveXattr(id(h.NodeId), attr))
 }

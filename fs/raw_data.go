@@ -130,26 +130,32 @@ func (r *raw) Flush(<-chan struct{}, *fuse.FlushIn) fuse.Status { return fuse.EN
 
 // Fsync answers FSYNC.
 func (r *raw) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+	if r.opt.NoSync {
+		return fuse.ENOSYS // the kernel takes it for success and asks no more
+	}
 	const dataOnly = 1 // FUSE_FSYNC_FDATASYNC of include/uapi/linux/fuse.h
 	return r.status(r.u.Fsync(id(in.NodeId), in.FsyncFlags&dataOnly != 0))
 }
 
 // FsyncDir answers FSYNCDIR.
 func (r *raw) FsyncDir(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+	if r.opt.NoSync {
+		return fuse.ENOSYS
+	}
 	return r.status(r.u.Fsync(id(in.NodeId), false))
 }
 
 // ReadDir answers READDIR.
 func (r *raw) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
 	return r.status(r.u.ReadDir(id(in.NodeId), in.Offset, func(e *overlay.ListEntry) bool {
-		return out.AddDirEntry(fuse.DirEntry{Name: e.Name, Mode: e.Mode, Ino: e.Ino, Off: e.Cookie})
+		return out.AddDirEntry(fuse.DirEntry{Name: e.Name, Mode: e.Mode, Ino: r.opt.Inodes.show(e.Ino), Off: e.Cookie})
 	}))
 }
 
 // ReadDirPlus answers READDIRPLUS: a listing that looks each name up as well.
 func (r *raw) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
 	return r.status(r.u.ReadDir(id(in.NodeId), in.Offset, func(e *overlay.ListEntry) bool {
-		entry := out.AddDirLookupEntry(fuse.DirEntry{Name: e.Name, Mode: e.Mode, Ino: e.Ino, Off: e.Cookie})
+		entry := out.AddDirLookupEntry(fuse.DirEntry{Name: e.Name, Mode: e.Mode, Ino: r.opt.Inodes.show(e.Ino), Off: e.Cookie})
 		if entry == nil {
 			return false
 		}
