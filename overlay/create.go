@@ -95,6 +95,9 @@ func (m *making) run() error {
 	if inherit&inheritACL == 0 {
 		perm &^= m.cred.Umask
 	}
+	if err := m.u.convertDot(m.h, m.name); err != nil {
+		return err
+	}
 	p := place{m.h.fd, m.name}
 	err = m.make(p.fd, p.name, perm)
 	if errors.Is(err, unix.EEXIST) {
@@ -126,7 +129,8 @@ func (u *Union) shadowed(d *dir, h *openFile, name string) (bool, error) {
 	var st unix.Stat_t
 	err = place{h.fd, name}.stat(&st)
 	if errors.Is(err, unix.ENOENT) {
-		return true, nil
+		hidden, err := u.upperHides(h, name)
+		return !hidden, err
 	}
 	return false, err
 }
@@ -397,7 +401,7 @@ func (u *Union) linkAs(id ID, src *openFile, parent ID, name string) error {
 	if seen {
 		return unix.EEXIST
 	}
-	if err := u.markImpure(d, h); err != nil {
+	if err := errors.Join(u.convertDot(h, name), u.markImpure(d, h)); err != nil {
 		return err
 	}
 	if err = link(h.fd, name, 0); errors.Is(err, unix.EEXIST) {

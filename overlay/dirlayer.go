@@ -48,6 +48,12 @@ func NewDirLayer(path string, maxFDs int) (*DirLayer, error) {
 		return nil, err
 	}
 	l.opaque = flags&FlagOpaque != 0
+	if !l.opaque {
+		if l.opaque, err = dotOpaqueIn(place{fd, "."}); err != nil {
+			l.root.Release()
+			return nil, err
+		}
+	}
 	l.tab = newTable(record{mode: unix.S_IFDIR, flags: flagDir, ino: st.Ino}, &dir{})
 	return l, nil
 }
@@ -118,7 +124,13 @@ func (l *DirLayer) Lookup(dir Entry, name string) (Item, error) {
 	p := place{h.fd, name}
 	var st unix.Stat_t
 	if err := p.stat(&st); err != nil {
+		if errors.Is(err, unix.ENOENT) {
+			return l.dotItem(h, name)
+		}
 		return Item{}, err
+	}
+	if isDotName(name) {
+		return Item{}, unix.ENOENT
 	}
 	if isWhiteout(&st) {
 		return Item{}, nil
@@ -132,12 +144,26 @@ func (l *DirLayer) Lookup(dir Entry, name string) (Item, error) {
 	}
 	if it.Mode == unix.S_IFDIR {
 		rec.flags |= flagDir
+		if opaque, err := dotOpaqueIn(p); err != nil {
+			return Item{}, err
+		} else if opaque {
+			it.Flags |= FlagOpaque
+		}
 	} else if st.Nlink > 1 {
 		it.Flags |= FlagLinked
 	}
 	id, _ := l.tab.acquire(rec, name, nil, func(*record) bool { return true })
 	it.Entry = Entry(id)
 	return it, nil
+}
+
+// dotItem is what a name stands for that is not there itself.
+func (l *DirLayer) dotItem(h *openFile, name string) (Item, error) {
+	hidden, err := dotHides(h.fd, name)
+	if err == nil && !hidden {
+		err = unix.ENOENT
+	}
+	return Item{}, err
 }
 
 // Forget gives back an Entry.
@@ -225,7 +251,7 @@ func (l *DirLayer) ReadDir(dirEntry Entry, after uint64, buf []DirEntry) (int, e
 	if d == nil {
 		return 0, unix.ENOTDIR
 	}
-	s, err := listUpper(d, h, false)
+	s, err := listUpper(d, h, false, true)
 	if err != nil {
 		return 0, err
 	}

@@ -101,10 +101,20 @@ func (u *Union) lookupLocked(parent ID, d *dir, h *openFile, name string, a *Att
 // resolve finds a name, without making an inode of it. The lower entries in the result are held.
 func (u *Union) resolve(parent ID, d *dir, h *openFile, name string) (found, error) {
 	f := newFound()
+	if h != nil && !u.up.plain && isDotName(name) {
+		return f, unix.ENOENT
+	}
 	if h != nil {
 		err := u.resolveUpper(place{h.fd, name}, &f)
 		switch {
 		case errors.Is(err, unix.ENOENT):
+			hidden, err := u.upperHides(h, name)
+			if hidden {
+				err = unix.ENOENT
+			}
+			if err != nil {
+				return f, err
+			}
 		case err != nil:
 			return f, err
 		case isWhiteout(&f.st):
@@ -146,6 +156,9 @@ func (u *Union) resolveUpper(p place, f *found) error {
 	f.upper, f.mode = true, f.st.Mode&unix.S_IFMT
 	var err error
 	f.marks, err = u.readMarks(p, f.mode)
+	if err == nil && f.mode == unix.S_IFDIR && !u.up.plain && !f.marks.opaque {
+		f.marks.opaque, err = dotOpaqueIn(p)
+	}
 	return err
 }
 

@@ -163,6 +163,11 @@ func (r *renaming) locked() error {
 			return err
 		}
 	}
+	if r.to.id == 0 {
+		if err := u.convertDot(r.to.h, r.to.name); err != nil {
+			return err
+		}
+	}
 	if err := r.linkName(&r.old); err != nil {
 		return err
 	}

@@ -34,8 +34,9 @@ func compareNames(cookieA uint64, a string, cookieB uint64, b string) int {
 	return cmp.Or(cmp.Compare(cookieA, cookieB), cmp.Compare(a, b))
 }
 
-// listUpper returns the names in the upper directory of d, of which h is the descriptor. The caller holds d.mu.
-func listUpper(d *dir, h *openFile, fresh bool) (*snapshot, error) {
+// listUpper returns the names in the upper directory of d, of which h is the descriptor; dots says that files may be
+// whiteouts. The caller holds d.mu.
+func listUpper(d *dir, h *openFile, fresh, dots bool) (*snapshot, error) {
 	v := d.version.Load()
 	if s := d.snapshot.Load(); s != nil && (s.version == v || !fresh) {
 		return s, nil
@@ -62,6 +63,9 @@ func listUpper(d *dir, h *openFile, fresh bool) (*snapshot, error) {
 	}
 	if err != nil {
 		return nil, err
+	}
+	if dots {
+		s.readDots()
 	}
 	slices.SortFunc(s.entries, func(a, b snapEntry) int {
 		return compareNames(a.cookie, s.name(&a), b.cookie, s.name(&b))

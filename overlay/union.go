@@ -143,6 +143,11 @@ func (u *Union) initRoot(root *record, d *dir, adopt bool) error {
 			return err
 		}
 		opaque = m.opaque
+		if u.up.plain = adopt; !opaque && !u.up.plain {
+			if opaque, err = dotOpaqueIn(p); err != nil {
+				return err
+			}
+		}
 		d.impure.Store(m.impure)
 		root.upIno, root.ino = st.Ino, upperIno(st.Ino)
 		adopt = adopt && !m.hasOrigin

@@ -46,6 +46,7 @@ type upper struct {
 
 	overlay string // prefix of kernel overlayfs's marks: "trusted.overlay." or "user.overlay."
 	private string // prefix of plyfs's own
+	plain   bool   // no one but plyfs has written it: no whiteout is a file
 
 	temp      atomic.Uint64 // number of the temporary name used last
 	whiteouts atomic.Uint64 // number of the whiteout in work that is linked where one is needed, 0: none yet
@@ -231,6 +232,12 @@ func (u *Union) parseMarks(m *marks, p place, list []byte) error {
 		}
 		name := list[start:i]
 		start = i + 1
+		if n := string(name); n == "user.overlay.opaque" || n == "user.fuseoverlayfs.opaque" {
+			if err := m.set(p, n, xattrOpaque); err != nil {
+				return err
+			}
+			continue
+		}
 		if len(name) <= len(u.up.private) || name[0] != u.up.private[0] {
 			continue
 		}
@@ -260,7 +267,7 @@ func (m *marks) set(p place, name, key string) error {
 	}
 	switch key {
 	case xattrOpaque:
-		m.opaque = string(v) == "y"
+		m.opaque = m.opaque || string(v) == "y"
 	case xattrImpure:
 		m.impure = string(v) == "y"
 	case xattrRedirect:
