@@ -263,7 +263,7 @@ func requireStored(t *testing.T, st *layerstore.Store, img layerstore.Image, wan
 		if !st.HasLayer(img.Layers[i]) {
 			t.Fatalf("layer %d is not in the store", i)
 		}
-		f, err := openTar(st, img.Layers[i].DiffID)
+		f, err := st.OpenTar(img.Layers[i].DiffID)
 		if err != nil {
 			t.Fatal(err)
 		}

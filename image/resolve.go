@@ -102,7 +102,7 @@ type Listing struct {
 
 // List lists the store's images, newest first, a line for each name.
 func List(ctx context.Context, st *layerstore.Store) ([]Listing, error) {
-	images, err := st.Images(ctx)
+	images, err := st.ImageList(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -113,7 +113,7 @@ func List(ctx context.Context, st *layerstore.Store) ([]Listing, error) {
 	return list, nil
 }
 
-func listings(img layerstore.Image) []Listing {
+func listings(img layerstore.ImageSummary) []Listing {
 	line := Listing{Repository: None, Tag: None, Digest: None, ID: img.ID, Created: img.Created, Size: img.Size}
 	digests := map[string]string{}
 	for _, rd := range img.RepoDigests {

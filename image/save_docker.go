@@ -2,15 +2,8 @@ package image
 
 import (
 	"encoding/json"
-	"errors"
-	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 
 	"github.com/opencontainers/go-digest"
-
-	"github.com/plyfs/plyfs/layerstore"
 )
 
 // dockerEntry is an image in a docker archive's manifest.json.
@@ -74,18 +67,9 @@ func (a *archive) layer(name string, diffID digest.Digest) error {
 		return nil
 	}
 	a.seen[name] = true
-	f, err := openTar(a.st, diffID)
+	f, err := a.st.OpenTar(diffID)
 	if err != nil {
 		return err
 	}
 	return a.file(name, f, diffID)
-}
-
-// openTar opens the uncompressed tar of a layer, where docs/store.md says it lies.
-func openTar(st *layerstore.Store, diffID digest.Digest) (*os.File, error) {
-	f, err := os.Open(filepath.Join(st.Root(), "layers", "sha256", diffID.Encoded()+".tar"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("layer %s: %w in the store: pull its image again", diffID, layerstore.ErrNotFound)
-	}
-	return f, err
 }

@@ -1,45 +1,15 @@
 package image
 
 import (
-	"encoding/json"
-	"fmt"
 	"slices"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-
-	"github.com/plyfs/plyfs/layerstore"
 )
 
 // annotationContainerd is where containerd and docker look for an image's full name in an OCI layout.
 const annotationContainerd = "io.containerd.image.name"
-
-// ociManifest is the image's manifest as an OCI layout can hold it. An OCI manifest is left as it is. Of a Docker one the
-// media types are changed, and with them its digest, but no blob: skopeo, podman and umoci read no others from a layout.
-func ociManifest(img layerstore.Image) ([]byte, error) {
-	if img.MediaType == ocispec.MediaTypeImageManifest {
-		return img.ManifestBytes, nil
-	}
-	var m ocispec.Manifest
-	if err := json.Unmarshal(img.ManifestBytes, &m); err != nil {
-		return nil, fmt.Errorf("manifest %s: %w: %w", img.Manifest, layerstore.ErrCorrupt, err)
-	}
-	m.MediaType = ocispec.MediaTypeImageManifest
-	if m.Config.MediaType == dockerConfig {
-		m.Config.MediaType = ocispec.MediaTypeImageConfig
-	}
-	for i, l := range m.Layers {
-		if mt, ok := ociLayerTypes[l.MediaType]; ok {
-			m.Layers[i].MediaType = mt
-		}
-	}
-	return json.Marshal(m)
-}
-
-var ociLayerTypes = map[string]string{
-	dockerLayer: ocispec.MediaTypeImageLayer, dockerLayerGzip: ocispec.MediaTypeImageLayerGzip, dockerLayerZstd: ocispec.MediaTypeImageLayerZstd,
-}
 
 // oci writes an OCI layout: every blob under its digest, sorted, and an index.json that names each image in full, as
 // podman and plyfs's own store do.
@@ -48,7 +18,7 @@ func (a *archive) oci(images []saved) error {
 	small := map[digest.Digest][]byte{} // manifests and configs
 	var blobs []digest.Digest
 	for _, img := range images {
-		raw, err := ociManifest(img.Image)
+		raw, err := img.OCIManifest()
 		if err != nil {
 			return err
 		}

@@ -174,14 +174,14 @@ func (c *checker) layers() error {
 	}
 	for _, n := range names {
 		path, h := dirLayers+"/"+n.Name(), digits(n.Name())
-		switch suffix := strings.TrimPrefix(n.Name(), h); {
-		case suffix == suffixTar:
+		switch suffix := strings.TrimPrefix(n.Name(), h); suffix {
+		case suffixTar:
 			c.r.Layers++
 			if err := c.hash(path, h); err != nil {
 				return err
 			}
 			c.index(h)
-		case suffix == suffixIdx || suffix == suffixDiff:
+		case suffixIdx, suffixDiff:
 		default:
 			c.problem(path, damaged("no layer has this name"))
 		}
@@ -212,7 +212,7 @@ func (c *checker) hash(path, want string) error {
 	}
 	defer f.Close() //nolint:errcheck // read only
 	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil { //nolint:gosec // a descriptor fits
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		return err
 	}
 	got, ok := c.hashed[[2]uint64{st.Dev, st.Ino}]

@@ -52,7 +52,7 @@ func TestMain(m *testing.M) {
 // child starts the test binary again. It is killed at the end of the test if it still runs.
 func child(t *testing.T, s *Store, name string, arg int) (*exec.Cmd, *bufio.Scanner) {
 	t.Helper()
-	cmd := exec.Command(os.Args[0]) //nolint:gosec // the test itself
+	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), envChild+"="+name, envRoot+"="+s.Root(), envArg+"="+strconv.Itoa(arg))
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
@@ -79,7 +79,7 @@ func (tb) Fatal(args ...any) { panic(fmt.Sprint(args...)) }
 
 // liveLayers are the layers of the i-th image of childLive: one that all share, one compressed and one plain of its own.
 func liveLayers(i int) []testLayer {
-	seed := uint64(1000 + 2*i) //nolint:gosec // small
+	seed := uint64(1000 + 2*i)
 	return []testLayer{gzipLayer(tb{}, 999, 3, 1000), gzipLayer(tb{}, seed, 12, 60_000), plainLayer(tb{}, seed+1, 5, 60_000)}
 }
 
@@ -168,7 +168,7 @@ func childSlow(s *Store, end int) error {
 
 func childIngest(s *Store, n int) error {
 	for i := range n {
-		err := ingest(s, gzipLayer(tb{}, uint64(700+i), 20, 50_000)) //nolint:gosec // small
+		err := ingest(s, gzipLayer(tb{}, uint64(700+i), 20, 50_000))
 		switch {
 		case err == nil:
 			fmt.Println("took", i)

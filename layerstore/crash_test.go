@@ -70,10 +70,10 @@ func killLive(t *testing.T, s *Store, next int) (lines []string) {
 	t.Helper()
 	cmd, out := child(t, s, "live", next)
 	kill := func() { _ = cmd.Process.Kill() }
-	after := rand.IntN(8) //nolint:gosec // any instant
+	after := rand.IntN(8)
 	for {
 		if len(lines) == after { // and then a little, so that it can be in the middle of anything
-			time.AfterFunc(time.Duration(rand.IntN(150_000))*time.Microsecond, kill) //nolint:gosec // any instant
+			time.AfterFunc(time.Duration(rand.IntN(150_000))*time.Microsecond, kill)
 		}
 		if !out.Scan() {
 			break

@@ -50,9 +50,11 @@ func (s *Store) explain(doing string, err error) error {
 	case errors.Is(err, ErrNoSpace), errors.Is(err, ErrNotWritable):
 		return err
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
-		return &storeError{fmt.Sprintf("%s: no space left for %s on the file system at %s (%s): free some space there, "+
-			"or choose another store with --root, and try again", doing, s.root, mountpointOf(s.root), freeSpace(s.root)),
-			[]error{ErrNoSpace, err}}
+		return &storeError{
+			fmt.Sprintf("%s: no space left for %s on the file system at %s (%s): free some space there, "+
+				"or choose another store with --root, and try again", doing, s.root, mountpointOf(s.root), freeSpace(s.root)),
+			[]error{ErrNoSpace, err},
+		}
 	case errors.Is(err, unix.EROFS), errors.Is(err, fs.ErrPermission):
 		return &storeError{fmt.Sprintf("%s: the store %s cannot be written (%v): run as its owner, or choose another store with --root",
 			doing, s.root, cause(err)), []error{ErrNotWritable, err}}

@@ -24,7 +24,7 @@ func (l *Lock) Release() error {
 // flock retries what a signal interrupts.
 func flock(f *os.File, how int) error {
 	for {
-		err := unix.Flock(int(f.Fd()), how) //nolint:gosec // a descriptor fits
+		err := unix.Flock(int(f.Fd()), how)
 		if !errors.Is(err, unix.EINTR) {
 			return err
 		}
@@ -51,10 +51,7 @@ func flockContext(ctx context.Context, f *os.File, how int) error {
 		}
 		return err
 	case <-ctx.Done():
-		go func() {
-			<-got
-			_ = f.Close()
-		}()
+		go func() { _ = firstError(<-got, f.Close()) }() // nobody is left to tell
 		return context.Cause(ctx)
 	}
 }
@@ -80,7 +77,7 @@ func (s *Store) lockStore(ctx context.Context, exclusive bool) (*Lock, error) {
 // deleted file excludes nobody.
 func samePath(f *os.File, path string) bool {
 	var a, b unix.Stat_t
-	return unix.Fstat(int(f.Fd()), &a) == nil && unix.Lstat(path, &b) == nil && a.Ino == b.Ino && a.Dev == b.Dev //nolint:gosec // a descriptor fits
+	return unix.Fstat(int(f.Fd()), &a) == nil && unix.Lstat(path, &b) == nil && a.Ino == b.Ino && a.Dev == b.Dev
 }
 
 // lockNamed opens, locks exclusively and verifies a lock file that its holders delete.

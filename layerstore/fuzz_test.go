@@ -44,7 +44,7 @@ func FuzzManifest(f *testing.F) {
 				t.Error(err)
 			}
 		}
-		oci, err := ociManifest(img)
+		oci, err := img.OCIManifest()
 		if err != nil {
 			t.Fatal(err)
 		}

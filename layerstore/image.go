@@ -77,7 +77,7 @@ func (s *Store) describeManifest(img Image) (v1.Descriptor, error) {
 	if img.MediaType == v1.MediaTypeImageManifest {
 		return desc, nil
 	}
-	b, err := ociManifest(img)
+	b, err := img.OCIManifest()
 	if err != nil {
 		return desc, err
 	}
@@ -195,6 +195,48 @@ func (s *Store) Images(ctx context.Context) ([]Image, error) {
 	}
 	slices.SortStableFunc(images, func(a, b Image) int { return b.Created.Compare(a.Created) })
 	return images, nil
+}
+
+// ImageList lists the images as Images does, without reading more of them than index.json says. An image whose blobs are
+// damaged or gone is listed too.
+func (s *Store) ImageList(ctx context.Context) ([]ImageSummary, error) {
+	ix, err := s.readIndex()
+	if err != nil {
+		return nil, err
+	}
+	list := make([]ImageSummary, 0, len(ix.entries))
+	for _, e := range ix.entries {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		sum, ok := e.summary()
+		if !ok { // another tool's
+			img, err := s.load(e)
+			if err != nil {
+				continue
+			}
+			sum = ImageSummary{img.ID, img.Manifest, img.Names, img.RepoDigests, img.Created, img.Size}
+		}
+		list = append(list, sum)
+	}
+	slices.SortStableFunc(list, func(a, b ImageSummary) int { return b.Created.Compare(a.Created) })
+	return list, nil
+}
+
+// summary is what PutImage wrote into index.json; false for the entry of another tool.
+func (e *entry) summary() (ImageSummary, bool) {
+	sum := ImageSummary{ID: Digest(e.desc.Annotations[annotationID]), Manifest: e.manifest, Names: e.names, RepoDigests: e.repoDigests}
+	if _, err := hexOf(sum.ID); err != nil {
+		return sum, false
+	}
+	var err error
+	if sum.Size, err = strconv.ParseInt(e.desc.Annotations[annotationSize], 10, 64); err != nil || sum.Size < 0 {
+		return sum, false
+	}
+	if created := e.desc.Annotations[v1.AnnotationCreated]; created != "" {
+		sum.Created, err = time.Parse(time.RFC3339Nano, created)
+	}
+	return sum, err == nil
 }
 
 // ours reports whether PutImage made the entry.

@@ -177,12 +177,12 @@ func TestSkopeoReadsTheStore(t *testing.T) {
 	}
 	for ref, want := range map[string]testLayer{refA: p, refC: l} {
 		dir := filepath.Join(t.TempDir(), "out")
-		cmd := exec.Command(skopeo, "copy", "--insecure-policy", "oci:"+s.Root()+":"+ref, "dir:"+dir) //nolint:gosec // a test's own words
+		cmd := exec.Command(skopeo, "copy", "--insecure-policy", "oci:"+s.Root()+":"+ref, "dir:"+dir)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Errorf("skopeo copy of %s: %v\n%s", ref, err, out)
 			continue
 		}
-		got, err := os.ReadFile(filepath.Join(dir, want.spec.Digest.Encoded())) //nolint:gosec // a test's own path
+		got, err := os.ReadFile(filepath.Join(dir, want.spec.Digest.Encoded()))
 		if err != nil || !bytes.Equal(got, want.blob) {
 			t.Errorf("%s: the layer differs: %v", ref, err)
 		}
@@ -199,7 +199,7 @@ func TestForeignEntryStays(t *testing.T) {
 	l := gzipLayer(t, 25, 3, 5000)
 	mustIngest(t, a, l)
 	putImage(t, a, refA, time.Unix(1, 0), l)
-	cmd := exec.Command(skopeo, "copy", "--insecure-policy", "oci:"+a.Root()+":"+refA, "oci:"+b.Root()+":foreign") //nolint:gosec // a test's own words
+	cmd := exec.Command(skopeo, "copy", "--insecure-policy", "oci:"+a.Root()+":"+refA, "oci:"+b.Root()+":foreign")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}

@@ -61,6 +61,21 @@ func (s *Store) OpenLayer(ctx context.Context, diffID Digest) (overlay.Layer, er
 	return s.rebuild(ctx, diffID, err)
 }
 
+// OpenTar opens the uncompressed tar of a layer for reading. Its bytes are not verified: whoever needs that hashes them,
+// diffID being their digest. Errors: ErrNotFound, ErrNotWritable for want of permission, ErrInvalid for a digest of
+// another form.
+func (s *Store) OpenTar(diffID Digest) (*os.File, error) {
+	diff, err := hexOf(diffID)
+	if err != nil {
+		return nil, fmt.Errorf("layer: %w", err)
+	}
+	f, err := os.Open(s.path(dirLayers, diff+suffixTar))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("layer %s: %w in %s: pull its image again", diffID, ErrNotFound, s.root)
+	}
+	return f, s.explain("opening layer "+string(diffID), err)
+}
+
 // errNoIndex is what openIndexed says when only the index lacks.
 var errNoIndex = errors.New("the index is missing")
 
@@ -69,12 +84,9 @@ func rebuildable(err error) bool {
 }
 
 func (s *Store) openIndexed(diff string) (*tarlayer.Layer, error) {
-	tar, err := os.Open(s.path(dirLayers, diff+suffixTar))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("layer sha256:%s: %w in %s: pull its image again", diff, ErrNotFound, s.root)
-	}
+	tar, err := s.OpenTar(Digest("sha256:" + diff))
 	if err != nil {
-		return nil, s.explain("opening layer sha256:"+diff, err)
+		return nil, err
 	}
 	idx, err := os.Open(s.path(dirLayers, diff+suffixIdx))
 	if err != nil {

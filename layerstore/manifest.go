@@ -167,8 +167,13 @@ func newImage(manifestBytes, configBytes []byte, mediaType string) (Image, error
 	return img, nil
 }
 
-// ociManifest writes the OCI manifest of an image that has a Docker one: the same config and layers by their OCI names.
-func ociManifest(img Image) ([]byte, error) {
+// OCIManifest is the image's manifest as an OCI layout can hold it, as index.json of the store lists it: an OCI manifest as
+// it is; of a Docker one, which skopeo, podman and umoci do not read from a layout, one with the same config and layers by
+// their OCI names, and so with a digest of its own.
+func (img Image) OCIManifest() ([]byte, error) {
+	if img.MediaType == v1.MediaTypeImageManifest {
+		return img.ManifestBytes, nil
+	}
 	m := v1.Manifest{MediaType: v1.MediaTypeImageManifest, Layers: []v1.Descriptor{}}
 	m.SchemaVersion = 2
 	m.Config = v1.Descriptor{MediaType: v1.MediaTypeImageConfig, Digest: img.ID, Size: int64(len(img.Config))}

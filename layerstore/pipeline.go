@@ -27,10 +27,13 @@ type chunk struct {
 	refs atomic.Int32
 }
 
-var chunks = sync.Pool{New: func() any { return new(chunk) }}
+var chunks sync.Pool // of *chunk
 
 func getChunk() *chunk {
-	c := chunks.Get().(*chunk)
+	c, ok := chunks.Get().(*chunk)
+	if !ok {
+		c = new(chunk)
+	}
 	c.n = 0
 	return c
 }
@@ -224,7 +227,7 @@ func (a *appender) write(b []byte) error {
 	}
 	if a.off-a.synced >= writebackStep {
 		// Only a hint: file systems that refuse it pay at the fsync.
-		_ = unix.SyncFileRange(int(a.f.Fd()), a.synced, a.off-a.synced, unix.SYNC_FILE_RANGE_WRITE) //nolint:gosec // a descriptor fits
+		_ = unix.SyncFileRange(int(a.f.Fd()), a.synced, a.off-a.synced, unix.SYNC_FILE_RANGE_WRITE)
 		a.synced = a.off
 	}
 	return nil

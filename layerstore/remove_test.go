@@ -1,6 +1,7 @@
 package layerstore
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -8,8 +9,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"bytes"
 )
 
 func TestRemoveImage(t *testing.T) {

@@ -88,7 +88,7 @@ func fillRest(t *testing.T, dir string, leave int64) (free func()) {
 		t.Fatal(err)
 	}
 	ballast := filepath.Join(dir, "ballast")
-	if err := os.WriteFile(ballast, make([]byte, max(int64(st.Bavail)*st.Bsize-leave, 0)), 0o600); err != nil { //nolint:gosec // small
+	if err := os.WriteFile(ballast, make([]byte, max(int64(st.Bavail)*st.Bsize-leave, 0)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return func() {

@@ -29,7 +29,7 @@ func openTrash(path string) (*trash, error) {
 
 func (t *trash) close() { _ = t.dir.Close() }
 
-func (t *trash) fd() int { return int(t.dir.Fd()) } //nolint:gosec // a descriptor fits
+func (t *trash) fd() int { return int(t.dir.Fd()) }
 
 // remove deletes a name of the trash and all below it.
 func (t *trash) remove(ctx context.Context, name string) error {
@@ -60,14 +60,14 @@ func (t *trash) remove(ctx context.Context, name string) error {
 func (t *trash) unlink(dirfd int, name string) (gone bool, err error) {
 	var st unix.Stat_t
 	if err := unix.Fstatat(dirfd, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return true, ignore(err, unix.ENOENT)
+		return true, ignoreGone(err)
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
 		err := unix.Unlinkat(dirfd, name, 0)
 		if err == nil && st.Nlink == 1 {
 			t.freed += st.Blocks * 512
 		}
-		return true, ignore(err, unix.ENOENT)
+		return true, ignoreGone(err)
 	}
 	err = unix.Unlinkat(dirfd, name, unix.AT_REMOVEDIR)
 	switch {
@@ -77,7 +77,7 @@ func (t *trash) unlink(dirfd int, name string) (gone bool, err error) {
 	case errors.Is(err, unix.ENOTEMPTY), errors.Is(err, unix.EEXIST):
 		return false, nil
 	}
-	return true, ignore(err, unix.ENOENT)
+	return true, ignoreGone(err)
 }
 
 // empty deletes what a directory of the trash holds and moves its subdirectories that are not empty beside it. It
@@ -85,7 +85,7 @@ func (t *trash) unlink(dirfd int, name string) (gone bool, err error) {
 func (t *trash) empty(ctx context.Context, name string) (moved []string, err error) {
 	dir, err := t.openDir(t.fd(), name)
 	if err != nil {
-		return nil, ignore(err, unix.ENOENT)
+		return nil, ignoreGone(err)
 	}
 	defer dir.Close() //nolint:errcheck // read only
 	for {
@@ -116,7 +116,7 @@ func (t *trash) empty(ctx context.Context, name string) (moved []string, err err
 }
 
 func (t *trash) removeChild(dir *os.File, name string) (movedTo string, err error) {
-	dirfd := int(dir.Fd()) //nolint:gosec // a descriptor fits
+	dirfd := int(dir.Fd())
 	gone, err := t.unlink(dirfd, name)
 	if gone || err != nil {
 		return "", err
@@ -125,11 +125,11 @@ func (t *trash) removeChild(dir *os.File, name string) (movedTo string, err erro
 	if sub, err := t.openDir(dirfd, name); err == nil {
 		_ = sub.Close()
 	} else {
-		return "", ignore(err, unix.ENOENT)
+		return "", ignoreGone(err)
 	}
 	to := randomHex(16)
 	if err := unix.Renameat(dirfd, name, t.fd(), to); err != nil {
-		return "", ignore(err, unix.ENOENT)
+		return "", ignoreGone(err)
 	}
 	return to, nil
 }
@@ -159,12 +159,12 @@ func (t *trash) openDir(dirfd int, name string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return os.NewFile(uintptr(rfd), name), nil //nolint:gosec // a descriptor fits
+	return os.NewFile(uintptr(rfd), name), nil
 }
 
-// ignore is nil for an error that is no obstacle.
-func ignore(err, harmless error) error {
-	if errors.Is(err, harmless) {
+// ignoreGone is nil for a file that is gone already.
+func ignoreGone(err error) error {
+	if errors.Is(err, unix.ENOENT) {
 		return nil
 	}
 	return err

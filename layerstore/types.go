@@ -33,6 +33,16 @@ type Image struct {
 	MediaType     string      // of the manifest
 }
 
+// ImageSummary is what a list shows of an image: index.json has it all. The fields are those of Image.
+type ImageSummary struct {
+	ID          Digest
+	Manifest    Digest
+	Names       []string
+	RepoDigests []string
+	Created     time.Time
+	Size        int64
+}
+
 // Removed is what RemoveImage did.
 type Removed struct {
 	Untagged []string // names that were taken away

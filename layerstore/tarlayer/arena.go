@@ -21,7 +21,7 @@ func mapSlice[T any](n int) ([]T, error) {
 	if err != nil {
 		return nil, fmt.Errorf("mapping %d bytes of memory for a layer index: %w", size, err)
 	}
-	return unsafe.Slice((*T)(unsafe.Pointer(unsafe.SliceData(b))), n), nil //nolint:gosec // page-aligned, n elements long
+	return unsafe.Slice((*T)(unsafe.Pointer(unsafe.SliceData(b))), n), nil
 }
 
 func unmapSlice[T any](s []T) {
@@ -29,7 +29,7 @@ func unmapSlice[T any](s []T) {
 		return
 	}
 	size := len(s) * int(unsafe.Sizeof(s[0]))
-	_ = unix.Munmap(unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(s))), size)) //nolint:gosec // as it was mapped
+	_ = unix.Munmap(unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(s))), size))
 }
 
 const vectorShift = 15
@@ -65,4 +65,4 @@ func (v *vector[T]) free() {
 }
 
 // alias makes a string of b without a copy: it is valid as long as b is not changed.
-func alias(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) } //nolint:gosec // see above
+func alias(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }

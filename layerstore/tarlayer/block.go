@@ -71,7 +71,7 @@ func checksumOK(b *[blockSize]byte) bool {
 			c = ' '
 		}
 		unsigned += int64(c)
-		signed += int64(int8(c)) //nolint:gosec // the wrap is meant
+		signed += int64(int8(c))
 	}
 	return want == unsigned || want == signed
 }
@@ -125,9 +125,9 @@ func parseBlock(b *[blockSize]byte, h *header, nameBuf []byte) ([]byte, error) {
 	const maxID = 1<<32 - 2
 	*h = header{at: h.at, xattrs: h.xattrs[:0], extents: h.extents[:0]}
 	h.name, h.link, h.typ = cut(b[:100]), cut(b[157:257]), b[156]
-	h.mode = uint32(n.get("mode", 100, 108, 1<<62) & 0o7777) //nolint:gosec // masked
-	h.uid = uint32(n.get("uid", 108, 116, maxID))            //nolint:gosec // bounded
-	h.gid = uint32(n.get("gid", 116, 124, maxID))            //nolint:gosec // bounded
+	h.mode = uint32(n.get("mode", 100, 108, 1<<62) & 0o7777)
+	h.uid = uint32(n.get("uid", 108, 116, maxID)) //nolint:gosec // bounded
+	h.gid = uint32(n.get("gid", 116, 124, maxID)) //nolint:gosec // bounded
 	h.size = n.get("size", 124, 136, maxFileSize)
 	h.mtime.Sec = n.get("mtime", 136, 148, 1<<62)
 	f := formatOf(b)

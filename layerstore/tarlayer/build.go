@@ -250,7 +250,7 @@ func (b *builder) newInode(rec *inode) (uint32, error) {
 		}
 	}
 	rec.encode(b.chunk[at*inodeSize:])
-	s := uint8(rec.mode >> 12) //nolint:gosec // 4 bits
+	s := uint8(rec.mode >> 12)
 	if rec.flags&inodeImplied != 0 {
 		s |= stateImplied
 	}

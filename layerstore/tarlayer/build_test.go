@@ -39,16 +39,19 @@ var treeCases = []struct {
 	}},
 	{"file replaces file", []ent{{name: "a", data: "old", uid: 9}, x("a")}, []string{root + "2 implied", "a" + file}},
 	{
-		"directory over directory", []ent{{name: "a", typ: dirT, pax: map[string]string{"SCHILY.xattr.user.k": "v"}}, x("a/x"), d("a")},
+		"directory over directory",
+		[]ent{{name: "a", typ: dirT, pax: map[string]string{"SCHILY.xattr.user.k": "v"}}, x("a/x"), d("a")},
 		[]string{root + "3 implied", "a" + listed + "2", "a/x" + file},
 	},
 	{"file over directory", []ent{d("a"), x("a/b/c"), x("a")}, []string{root + "2 implied", "a" + file}},
 	{
-		"directory over file", []ent{x("a"), d("a"), x("a/b")},
+		"directory over file",
+		[]ent{x("a"), d("a"), x("a/b")},
 		[]string{root + "3 implied", "a" + listed + "2 opaque", "a/b" + file},
 	},
 	{
-		"directory over file over directory", []ent{d("a"), x("a/old"), x("a"), d("a"), x("a/b")},
+		"directory over file over directory",
+		[]ent{d("a"), x("a/old"), x("a"), d("a"), x("a/b")},
 		[]string{root + "3 implied", "a" + listed + "2 opaque", "a/b" + file},
 	},
 	{"whiteout", []ent{{name: ".wh.a"}, {name: "d/.wh.b"}}, []string{
@@ -79,22 +82,28 @@ var treeCases = []struct {
 		},
 	},
 	{
-		"replaced target", []ent{x("a"), {name: "b", typ: lnkT, link: "a"}, {name: "a", data: "new"}},
+		"replaced target",
+		[]ent{x("a"), {name: "b", typ: lnkT, link: "a"}, {name: "a", data: "new"}},
 		[]string{root + "2 implied", "a 100644 0:0 1000.0 n1 \"new\"", "b" + file},
 	},
 	{
-		"link out of a dropped directory", []ent{x("d/a"), {name: "b", typ: lnkT, link: "d/a"}, {name: "d", typ: symT, link: "b"}},
+		"link out of a dropped directory",
+		[]ent{x("d/a"), {name: "b", typ: lnkT, link: "d/a"}, {name: "d", typ: symT, link: "b"}},
 		[]string{root + "2 implied", "b" + file, "d 120644 0:0 1000.0 n1 -> b"},
 	},
 	{
-		"hard link to a symlink", []ent{{name: "s", typ: symT, link: "../../x"}, {name: "t", typ: lnkT, link: "s"}},
+		"hard link to a symlink",
+		[]ent{{name: "s", typ: symT, link: "../../x"}, {name: "t", typ: lnkT, link: "s"}},
 		[]string{
 			root + "2 implied", "s 120644 0:0 1000.0 n2 -> ../../x inode 2", "t 120644 0:0 1000.0 n2 -> ../../x inode 2",
 		},
 	},
 	{
-		"devices", []ent{
-			{name: "c", typ: typeChar, major: 1, minor: 3}, {name: "b", typ: typeBlock, major: 0xabc, minor: 0xabcde}, {name: "f", typ: typeFifo},
+		"devices",
+		[]ent{
+			{name: "c", typ: typeChar, major: 1, minor: 3},
+			{name: "b", typ: typeBlock, major: 0xabc, minor: 0xabcde},
+			{name: "f", typ: typeFifo},
 			{name: "z", typ: typeChar},
 		},
 		[]string{
@@ -103,7 +112,8 @@ var treeCases = []struct {
 		},
 	},
 	{
-		"pax", []ent{{
+		"pax",
+		[]ent{{
 			name: strings.Repeat("n", 255), data: "x", uid: 1<<32 - 2, gid: 1 << 31, mode: 0o6755, mtime: time.Unix(-2, 750000000),
 			pax: map[string]string{
 				"SCHILY.xattr.security.capability": "\x01\x00\n=", "SCHILY.xattr.user.b": "1", "SCHILY.xattr.trusted.overlay.opaque": "y",

@@ -40,7 +40,7 @@ func (l *Layer) Data(e overlay.Entry, off int64) (overlay.Run, error) {
 	if n.a > maxFileSize {
 		return overlay.Run{}, corrupt("a file has %d bytes", n.a)
 	}
-	size := int64(n.a) //nolint:gosec // bounded
+	size := int64(n.a)
 	if off >= size {
 		return overlay.Run{FD: -1}, nil
 	}

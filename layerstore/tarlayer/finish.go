@@ -72,7 +72,7 @@ func (f *finisher) mark() (live int) {
 	t := &f.tree
 	*t.state.at(0) |= stateLive
 	for i := range t.dentrys.n {
-		d := t.dentrys.at(uint32(i)) //nolint:gosec // MaxEntries bounds it
+		d := t.dentrys.at(uint32(i))
 		if !f.seen(d) {
 			continue
 		}
@@ -97,12 +97,12 @@ func (f *finisher) arrange() {
 	t := &f.tree
 	sum := uint32(0)
 	for i := range f.counts {
-		if t.isDir(uint32(i)) { //nolint:gosec // MaxEntries bounds it
+		if t.isDir(uint32(i)) {
 			sum, f.counts[i] = sum+f.counts[i], sum
 		}
 	}
 	for i := range t.dentrys.n {
-		n := uint32(i) //nolint:gosec // MaxEntries bounds it
+		n := uint32(i)
 		if d := t.dentrys.at(n); f.seen(d) {
 			f.order[f.counts[d.parent]] = n
 			f.counts[d.parent]++
@@ -117,7 +117,7 @@ func (f *finisher) writeTables() error {
 		if err := f.out.read(f.chunk[:], int64(at)); err != nil {
 			return err
 		}
-		base := uint32(c) << chunkShift                             //nolint:gosec // MaxEntries bounds it
+		base := uint32(c) << chunkShift
 		for i := range min(chunkLen, uint32(f.tree.state.n)-base) { //nolint:gosec // MaxEntries bounds it
 			rec := f.chunk[i*inodeSize : (i+1)*inodeSize]
 			if err := f.complete(base+i, rec, &first); err != nil {

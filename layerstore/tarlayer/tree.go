@@ -142,7 +142,7 @@ func (t *tree) grow() error {
 	t.slots = slots
 	t.seed = [2]uint64{rand.Uint64(), rand.Uint64()} //nolint:gosec // against collisions, not for secrecy
 	for n := range t.dentrys.n {
-		t.insert(uint32(n), t.dentrys.at(uint32(n))) //nolint:gosec // MaxEntries bounds it
+		t.insert(uint32(n), t.dentrys.at(uint32(n)))
 	}
 	return nil
 }

@@ -199,7 +199,7 @@ func (v *verifier) child(s *listing, c *child, name string) (dir uint32, err err
 func (v *verifier) linkCounts() error {
 	for i, refs := range v.refs {
 		var n inode
-		if v.inode(overlay.Entry(i), &n) != nil { //nolint:gosec // not negative
+		if v.inode(overlay.Entry(i), &n) != nil {
 			if refs != 0 {
 				return corrupt("%d names stand for the dead inode %d", refs, i)
 			}
