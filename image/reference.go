@@ -58,11 +58,13 @@ func (r Reference) Familiar() string { return r.FamiliarName() + r.suffix() }
 
 // FamiliarName is the repository as docker prints it: "debian".
 func (r Reference) FamiliarName() string {
-	named, err := reference.WithName(r.Name())
-	if err != nil {
+	if r.Domain != "docker.io" {
 		return r.Name()
 	}
-	return reference.FamiliarName(named)
+	if official, ok := strings.CutPrefix(r.Path, "library/"); ok && !strings.Contains(official, "/") {
+		return official
+	}
+	return r.Path
 }
 
 func (r Reference) suffix() string {

@@ -117,8 +117,8 @@ func listings(img layerstore.ImageSummary) []Listing {
 	line := Listing{Repository: None, Tag: None, Digest: None, ID: img.ID, Created: img.Created, Size: img.Size}
 	digests := map[string]string{}
 	for _, rd := range img.RepoDigests {
-		if ref, err := ParseReference(rd); err == nil {
-			digests[ref.Name()] = ref.Digest.String()
+		if name, d, ok := strings.Cut(rd, "@"); ok {
+			digests[name] = clean(d)
 		}
 	}
 	var list []Listing
