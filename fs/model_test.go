@@ -21,22 +21,24 @@ var (
 // model runs the same operations on a mount and on a plain directory, which is what the mount must be like.
 type model struct {
 	t     *testing.T
-	rnd   *rand.Rand
 	stage *stage
 	plain string
-	log   []string
 }
 
-// op is one operation on a tree.
+// op is one operation on a tree. It depends on nothing but the tree, so that a sequence without some of them can be
+// played as well.
 type op struct {
 	name string
-	run  func(root string) (string, error) // what it reads, and the errno
+	run  func(root string) (string, error) // what it reads, and the errno; nil remounts
 }
+
+// maker makes random operations.
+type maker struct{ rnd *rand.Rand }
 
 var modelNames = []string{"a", "b", "c", "d", "e"}
 
 // path picks a name up to three levels deep.
-func (m *model) path() string {
+func (m *maker) path() string {
 	p := modelNames[m.rnd.IntN(len(modelNames))]
 	for m.rnd.IntN(5) < 3 && len(p) < 5 {
 		p += "/" + modelNames[m.rnd.IntN(len(modelNames))]
@@ -44,7 +46,7 @@ func (m *model) path() string {
 	return p
 }
 
-func (m *model) content() []byte {
+func (m *maker) content() []byte {
 	b := make([]byte, m.rnd.IntN(3)*m.rnd.IntN(6000))
 	for i := range b {
 		b[i] = byte('a' + m.rnd.IntN(26)) // #nosec G115 -- letters
@@ -75,7 +77,7 @@ func withFile(root, path string, flags int, mode uint64, f func(fd int) error) e
 }
 
 // ops makes a random operation.
-func (m *model) op() op {
+func (m *maker) op() op {
 	p, q := m.path(), m.path()
 	r := m.rnd
 	data, off := m.content(), int64(r.IntN(9000))
@@ -143,12 +145,12 @@ func (m *model) op() op {
 	case 20:
 		return simple(fmt.Sprintf("mknod %s fifo", p), func(root string) error { return unix.Mknod(at(root, p), unix.S_IFIFO|mode, 0) })
 	default:
-		return op{"list " + p, func(root string) (string, error) { return m.list(root, p) }}
+		return op{"list " + p, func(root string) (string, error) { return list(root, p) }}
 	}
 }
 
 // list reads a directory.
-func (m *model) list(root, p string) (out string, err error) {
+func list(root, p string) (out string, err error) {
 	err = withFile(root, p, unix.O_RDONLY|unix.O_DIRECTORY, 0, func(fd int) error {
 		own, err := unix.Dup(fd)
 		if err != nil {
@@ -169,42 +171,53 @@ func (m *model) list(root, p string) (out string, err error) {
 	return out, err
 }
 
-func (m *model) step() {
-	o := m.op()
-	m.log = append(m.log, o.name)
+// step plays an operation on both trees and returns how they differ, "" when they do not.
+func (m *model) step(o op) string {
 	got, gotErr := o.run(m.stage.mnt)
 	want, wantErr := o.run(m.plain)
-	if !errors.Is(gotErr, wantErr) && (gotErr == nil || wantErr == nil || gotErr.Error() != wantErr.Error()) {
-		m.fail("%s: error %v, on a plain directory %v", o.name, gotErr, wantErr)
+	if fmt.Sprint(gotErr) != fmt.Sprint(wantErr) {
+		return fmt.Sprintf("%s: error %v, on a plain directory %v", o.name, gotErr, wantErr)
 	}
 	if got != want {
-		m.fail("%s: %s, on a plain directory %s", o.name, got, want)
+		return fmt.Sprintf("%s: %s, on a plain directory %s", o.name, got, want)
 	}
-}
-
-func (m *model) fail(format string, args ...any) {
-	m.t.Helper()
-	for _, l := range m.log[max(0, len(m.log)-200):] {
-		m.t.Log(l)
-	}
-	m.t.Fatalf(format, args...)
+	return ""
 }
 
 // compare checks the whole trees.
-func (m *model) compare(when string) {
+func (m *model) compare(when string) string {
 	got, want := readTree(m.t, m.stage.mnt), readTree(m.t, m.plain)
 	for p, w := range want {
 		if g, ok := got[p]; !ok {
-			m.fail("%s: %s is missing, want %s", when, p, w)
+			return fmt.Sprintf("%s: %s is missing, want %s", when, p, w)
 		} else if g != w {
-			m.fail("%s: %s is\n%s, on a plain directory\n%s", when, p, g, w)
+			return fmt.Sprintf("%s: %s is\n%s, on a plain directory\n%s", when, p, g, w)
 		}
 	}
 	for p, g := range got {
 		if _, ok := want[p]; !ok {
-			m.fail("%s: %s is there: %s", when, p, g)
+			return fmt.Sprintf("%s: %s is there: %s", when, p, g)
 		}
 	}
+	return ""
+}
+
+// remount mounts anew and compares trees and inode numbers before and after.
+func (m *model) remount() string {
+	if diff := m.compare("before a remount"); diff != "" {
+		return diff
+	}
+	before := inodes(m.t, m.stage.mnt)
+	m.stage.remount()
+	if diff := m.compare("after a remount"); diff != "" {
+		return diff
+	}
+	for p, ino := range inodes(m.t, m.stage.mnt) {
+		if before[p] != ino {
+			return fmt.Sprintf("%s: inode %x before a remount, %x after", p, before[p], ino)
+		}
+	}
+	return ""
 }
 
 // inodes returns the inode number of each path.
@@ -230,33 +243,83 @@ func TestModel(t *testing.T) {
 	}
 }
 
+const (
+	modelLower = 60 // operations that make the lower layer
+	modelPart  = 60 // operations between two remounts
+	modelParts = 8
+)
+
 func runModel(t *testing.T, seed uint64) {
-	m := &model{t: t, rnd: rand.New(rand.NewPCG(seed, 0)), stage: newStage(t, 2)} // #nosec G404 -- repeatable
-	m.plain = filepath.Join(t.TempDir(), "plain")
+	m := &maker{rand.New(rand.NewPCG(seed, 0))} // #nosec G404 -- repeatable
+	var low, ops []op
+	for range modelLower {
+		low = append(low, m.op())
+	}
+	for range modelParts {
+		for range modelPart {
+			ops = append(ops, m.op())
+		}
+		ops = append(ops, op{name: "remount"})
+	}
+	diff := play(t, low, ops)
+	if diff == "" {
+		return
+	}
+	t.Errorf("%s\nshrinking the sequence", diff)
+	end := time.Now().Add(time.Minute)
+	low = shrink(low, end, func(ops2 []op) bool { return play(t, ops2, ops) != "" })
+	ops = shrink(ops, end, func(ops2 []op) bool { return play(t, low, ops2) != "" })
+	t.Errorf("%s\nafter these in the lower layer:\n%safter these:\n%s", play(t, low, ops), names(low), names(ops))
+}
+
+func names(ops []op) string {
+	s := ""
+	for _, o := range ops {
+		s += "  " + o.name + "\n"
+	}
+	return s
+}
+
+// play plays operations on a fresh mount, over a lower layer that others have made, and returns how it differs from a
+// plain directory with the same history.
+func play(t *testing.T, low, ops []op) string {
+	m := &model{t: t, stage: newStage(t, 2), plain: filepath.Join(t.TempDir(), "plain")}
 	if err := os.Mkdir(m.plain, 0o755); err != nil { // #nosec G301 -- as the mount's root
 		t.Fatal(err)
 	}
-	// The lower layers are made by operations, too, in directories, of which the upper is what both have in the end.
-	low := *m
-	low.stage = &stage{t: t, mnt: m.stage.lowers[1]}
-	for range 60 {
-		low.step()
+	below := &model{t: t, stage: &stage{t: t, mnt: m.stage.lowers[1]}, plain: m.plain}
+	for _, o := range low {
+		if diff := below.step(o); diff != "" {
+			t.Fatalf("two plain directories differ: %s", diff)
+		}
 	}
 	m.stage.mount()
-	m.compare("fresh")
-	for range 8 {
-		for range 60 {
-			m.step()
+	defer m.stage.unmount()
+	for _, o := range ops {
+		diff := ""
+		if o.run == nil {
+			diff = m.remount()
+		} else {
+			diff = m.step(o)
 		}
-		m.compare("after operations")
-		before := inodes(t, m.stage.mnt)
-		m.stage.remount()
-		m.log = append(m.log, "remount")
-		m.compare("after a remount")
-		for p, ino := range inodes(t, m.stage.mnt) {
-			if before[p] != ino {
-				m.fail("%s: inode %x before a remount, %x after", p, before[p], ino)
+		if diff != "" {
+			return diff
+		}
+	}
+	return m.compare("in the end")
+}
+
+// shrink leaves out operations as long as bad still holds without them.
+func shrink(ops []op, end time.Time, bad func(ops []op) bool) []op {
+	for n := (len(ops) + 1) / 2; n > 0; n /= 2 {
+		for at := 0; at+n <= len(ops) && time.Now().Before(end); {
+			rest := append(append([]op{}, ops[:at]...), ops[at+n:]...)
+			if bad(rest) {
+				ops = rest
+			} else {
+				at += n
 			}
 		}
 	}
+	return ops
 }
