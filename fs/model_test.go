@@ -224,7 +224,10 @@ func (m *model) remount() string {
 func inodes(t *testing.T, root string) map[string]uint64 {
 	m := map[string]uint64{}
 	for p := range readTree(t, root) {
-		m[p] = stat(t, filepath.Join(root, p)).Ino
+		var st unix.Stat_t
+		if err := unix.Lstat(filepath.Join(root, p), &st); err == nil { // readTree has told of the error
+			m[p] = st.Ino
+		}
 	}
 	return m
 }

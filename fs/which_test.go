@@ -31,7 +31,7 @@ func TestWhich(t *testing.T) {
 	if _, err := fs.Which(s.upper); !errors.Is(err, fs.ErrNotOurs) {
 		t.Errorf("a path outside: %v, want ErrNotOurs", err)
 	}
-	if x := xattrsOf(t, filepath.Join(s.mnt, "both")); x != "" {
-		t.Errorf("the xattrs show in a listing: %s", x)
+	if x, err := xattrsOf(filepath.Join(s.mnt, "both")); x != "" || err != nil {
+		t.Errorf("the xattrs show in a listing: %s, %v", x, err)
 	}
 }
