@@ -168,12 +168,13 @@ func (l *DirLayer) dotItem(h *openFile, name string) (Item, error) {
 
 // Forget gives back an Entry.
 func (l *DirLayer) Forget(e Entry) {
-	for id := entryID(e); id > RootID; {
+	for id := entryID(e); ; {
 		gone, last := l.tab.forget(id, 1)
 		if !last {
 			return
 		}
 		l.fds.forget(id)
+		l.tab.free(id)
 		id = gone.parent
 	}
 }
@@ -191,6 +192,7 @@ func (l *DirLayer) open(id ID, flags int) (*openFile, error) {
 	if f := l.fds.get(id); f != nil {
 		return f, nil
 	}
+	rec, _ := l.tab.get(id)
 	var f *openFile
 	err := l.withPlace(id, func(p place) error {
 		fd, err := p.open(flags)
@@ -202,7 +204,7 @@ func (l *DirLayer) open(id ID, flags int) (*openFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	return l.fds.put(id, f), nil
+	return l.fds.put(id, f, func() bool { return l.tab.isGen(id, rec.gen) }), nil
 }
 
 func (l *DirLayer) withPlace(id ID, f func(p place) error) error {

@@ -82,10 +82,15 @@ func (c *fdCache) get(id ID) *openFile {
 }
 
 // put adds a descriptor that the caller opened and returns the one to use, held for the caller: another goroutine's
-// when it came first, unless that is read-only and this one is not.
-func (c *fdCache) put(id ID, f *openFile) *openFile {
+// when it came first, unless that is read-only and this one is not. It keeps none of an inode that live says is gone:
+// the inode's forget may be over, and its ID another's soon.
+func (c *fdCache) put(id ID, f *openFile, live func() bool) *openFile {
 	s := c.of(id)
 	s.mu.Lock()
+	if !live() {
+		s.mu.Unlock()
+		return f
+	}
 	var drop, evict *openFile
 	if old := s.files[id]; old != nil {
 		if !old.readonly || f.readonly {

@@ -61,7 +61,7 @@ func (u *Union) openDirIn(parent ID, h *openFile, id ID) (f *openFile, moved boo
 	}
 	f = newOpenFile(fd)
 	f.path = true
-	return u.fds.put(id, f), false, nil
+	return u.keepFD(id, rec.gen, f), false, nil
 }
 
 // rlockDir read-locks the names of a directory and returns a descriptor of its upper directory, nil for none.
@@ -162,6 +162,7 @@ func (u *Union) fileFD(id ID, write bool) (*openFile, error) {
 		}
 		f.Release()
 	}
+	rec, _ := u.tab.get(id)
 	var f *openFile
 	err := u.withPlace(id, func(p place) (err error) {
 		f, err = u.openData(p, write)
@@ -170,7 +171,12 @@ func (u *Union) fileFD(id ID, write bool) (*openFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	return u.fds.put(id, f), nil
+	return u.keepFD(id, rec.gen, f), nil
+}
+
+// keepFD puts a descriptor into the cache, unless the inode that it was opened for is gone.
+func (u *Union) keepFD(id ID, gen uint32, f *openFile) *openFile {
+	return u.fds.put(id, f, func() bool { return u.tab.isGen(id, gen) })
 }
 
 func (u *Union) openData(p place, write bool) (*openFile, error) {

@@ -148,14 +148,17 @@ func (t *table) move(id, parent ID, name string) ID {
 	return old
 }
 
-// hold adds a reference to an ID that is in use.
-func (t *table) hold(id ID) {
+// hold adds a reference to an ID, and reports whether it is in use.
+func (t *table) hold(id ID) bool {
 	s := t.of(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if r := s.rec(id); r != nil {
-		r.refs++
+	r := s.rec(id)
+	if r == nil {
+		return false
 	}
+	r.refs++
+	return true
 }
 
 const hashMul = 0x9e3779b97f4a7c15 // 2^64 divided by the golden ratio: Fibonacci hashing
@@ -271,7 +274,8 @@ type dead struct {
 	dir *dir
 }
 
-// forget gives back n references. It returns the inode when they were the last; the root's last is never given back.
+// forget gives back n references. It returns the inode when they were the last, whose ID is then the caller's to free
+// once all that is kept under it elsewhere is gone. The root's last reference is never given back.
 func (t *table) forget(id ID, n uint64) (dead, bool) {
 	s := t.of(id)
 	s.mu.Lock()
@@ -305,18 +309,32 @@ func (s *tableShard) remove(id ID) {
 	delete(s.dirs, id)
 	s.count--
 	c.names.drop(r.name)
+	*r = record{}
+	if n := len(s.buckets); n > bucketsLo && s.count < n/8 {
+		s.resize(n / 2)
+	}
+}
+
+// free lets an ID be used again that forget returned the inode of.
+func (t *table) free(id ID) {
+	s := t.of(id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c, r := s.at(id)
 	i := int(id>>shardBits) / chunkLen
 	if c.free == 0 && c.used == chunkLen {
 		s.avail = append(s.avail, i)
 	}
-	*r = record{next: c.free}
-	c.free = id
+	r.next, c.free = c.free, id
 	if c.live--; c.live == 0 {
 		s.chunks[i] = nil
 	}
-	if n := len(s.buckets); n > bucketsLo && s.count < n/8 {
-		s.resize(n / 2)
-	}
+}
+
+// isGen reports whether an ID is in use for the inode that it had the generation for.
+func (t *table) isGen(id ID, gen uint32) bool {
+	r, ok := t.get(id)
+	return ok && r.gen == gen
 }
 
 func newTable(root record, d *dir) *table {

@@ -250,6 +250,7 @@ func (u *Union) Forget(id ID, n uint64) {
 			return
 		}
 		u.release(id, &gone)
+		u.tab.free(id)
 		id, n = gone.parent, 1
 	}
 }
