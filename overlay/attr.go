@@ -74,7 +74,7 @@ func (u *Union) upperAttr(id ID, rec *record, st *unix.Stat_t, nlinkDelta int, a
 	fromStat(a, st)
 	a.Ino = rec.ino
 	if nlinkDelta != 0 {
-		a.Nlink = uint32(max(int(a.Nlink)+nlinkDelta, 0)) // #nosec G115 -- not negative, and links fit 32 bits
+		a.Nlink = uint32(min(max(int(a.Nlink)+nlinkDelta, 1), 1<<31)) // #nosec G115 -- bounded, whatever the mark says
 	}
 	if rec.flags&flagMetacopy != 0 {
 		a.Blocks = (a.Size + 511) / 512

@@ -86,6 +86,9 @@ func (s *descent) turnUpper(parent ID) error {
 	if s.u.modes.Redirect == RedirectNoFollow {
 		return unix.EPERM // as kernel overlayfs says it
 	}
+	if err := checkRedirect(to); err != nil {
+		return err
+	}
 	if s.f.mode == unix.S_IFDIR {
 		s.f.redir = to
 		if to[0] != '/' {
@@ -100,12 +103,28 @@ func (s *descent) turnUpper(parent ID) error {
 	return nil
 }
 
+// turn goes on under the name or path that a redirect tells.
 func (s *descent) turn(to string) {
 	if strings.HasPrefix(to, "/") {
-		s.abs = path.Clean(to)
+		s.abs = to
 	} else {
 		s.name = to
 	}
+}
+
+// checkRedirect refuses what is neither a name nor an absolute path of names, which anyone may have written, as kernel
+// overlayfs does (fs/overlayfs/namei.c: ovl_get_redirect_xattr).
+func checkRedirect(to string) error {
+	rest, _ := strings.CutPrefix(to, "/")
+	if rest == to && strings.Contains(to, "/") {
+		return unix.EINVAL
+	}
+	for _, part := range strings.Split(rest, "/") {
+		if checkName(part) != nil {
+			return unix.EINVAL
+		}
+	}
+	return nil
 }
 
 func (s *descent) run(d *dir) error {
@@ -174,18 +193,8 @@ func (s *descent) stack(layer int, it Item) (last bool, err error) {
 
 // turnLower follows the redirect of an item of a layer.
 func (s *descent) turnLower(layer int, it Item) error {
-	if it.Flags&FlagRedirect == 0 {
-		return nil
-	}
-	if s.u.modes.Redirect == RedirectNoFollow {
-		return unix.EPERM
-	}
-	l, ok := s.u.lowers[layer].(Redirecter)
-	if !ok {
-		return nil
-	}
-	to, err := l.Redirect(it.Entry)
-	if err != nil {
+	to, err := s.redirectOf(layer, it)
+	if to == "" || err != nil {
 		return err
 	}
 	if s.abs != "" && !strings.HasPrefix(to, "/") {
@@ -236,19 +245,31 @@ func (s *descent) walk(layer int) (last bool, err error) {
 
 // pass returns where the layers below have a directory on the way.
 func (s *descent) pass(layer int, it Item, below string) (string, error) {
+	to, err := s.redirectOf(layer, it)
+	switch {
+	case to == "" || err != nil:
+		return below, err
+	case strings.HasPrefix(to, "/"):
+		return to, nil
+	}
+	return path.Join(path.Dir(below), to), nil
+}
+
+// redirectOf returns the redirect of an item of a layer, "" when it has none.
+func (s *descent) redirectOf(layer int, it Item) (string, error) {
 	if it.Flags&FlagRedirect == 0 {
-		return below, nil
+		return "", nil
 	}
 	if s.u.modes.Redirect == RedirectNoFollow {
 		return "", unix.EPERM
 	}
 	l, ok := s.u.lowers[layer].(Redirecter)
 	if !ok {
-		return below, nil
+		return "", nil
 	}
 	to, err := l.Redirect(it.Entry)
-	if err != nil || strings.HasPrefix(to, "/") {
-		return path.Clean(to), err
+	if err == nil {
+		err = checkRedirect(to)
 	}
-	return path.Join(path.Dir(below), to), nil
+	return to, err
 }

@@ -2,6 +2,7 @@ package overlay
 
 import (
 	"errors"
+	"fmt"
 	"path"
 	"strings"
 
@@ -37,7 +38,8 @@ func checkName(name string) error {
 	return nil
 }
 
-// Lookup finds a name in a directory and fills in its attributes. The inode returned is held until Forget.
+// Lookup finds a name in a directory and fills in its attributes. The inode returned is held until Forget. "." is the
+// inode itself, which need not be a directory, and ".." the directory above, which is the root for the root.
 func (u *Union) Lookup(parent ID, name string, a *Attr) (ID, error) {
 	if name == "." || name == ".." {
 		return u.lookupDots(parent, name, a)
@@ -45,50 +47,8 @@ func (u *Union) Lookup(parent ID, name string, a *Attr) (ID, error) {
 	if err := checkName(name); err != nil {
 		return 0, err
 	}
-	d, h, err := u.rlockDir(parent)
+	id, f, err := u.lookupName(parent, name)
 	if err != nil {
-		return 0, err
-	}
-	defer h.Release()
-	defer d.mu.RUnlock()
-	return u.lookupLocked(parent, d, h, name, a)
-}
-
-// lookupDots finds a directory itself or its parent, as the kernel asks for one that it knows by a file handle alone
-// (fs/fuse/inode.c: fuse_get_dentry, fuse_get_parent).
-func (u *Union) lookupDots(id ID, name string, a *Attr) (ID, error) {
-	rec, ok := u.tab.get(id)
-	switch {
-	case !ok:
-		return 0, unix.ESTALE
-	case name == "..":
-		if rec.flags&flagDir == 0 {
-			return 0, unix.ENOTDIR
-		}
-		if rec.parent != 0 {
-			id = rec.parent
-		}
-	}
-	u.tab.hold(id)
-	if err := u.GetAttr(id, a); err != nil {
-		u.Forget(id, 1)
-		return 0, err
-	}
-	return id, nil
-}
-
-// lookupLocked is Lookup while the caller holds d.mu. h is the upper directory, nil for none.
-func (u *Union) lookupLocked(parent ID, d *dir, h *openFile, name string, a *Attr) (ID, error) {
-	if rec, _ := u.tab.get(parent); rec.flags&flagUnlinked != 0 {
-		return 0, unix.ENOENT
-	}
-	f, err := u.resolve(parent, d, h, name)
-	if err != nil {
-		return 0, err
-	}
-	id, err := u.intern(parent, name, &f)
-	if err != nil {
-		u.dropFound(&f)
 		return 0, err
 	}
 	if err := u.fillAttr(id, &f, a); err != nil {
@@ -96,6 +56,48 @@ func (u *Union) lookupLocked(parent ID, d *dir, h *openFile, name string, a *Att
 		return 0, err
 	}
 	return id, nil
+}
+
+// lookupDots answers from the table how the kernel asks for what it knows by a file handle alone (fs/fuse/inode.c:
+// fuse_get_dentry, fuse_get_parent). What the layers call ".." is elsewhere once a directory was renamed, and outside
+// them at their roots.
+func (u *Union) lookupDots(id ID, name string, a *Attr) (ID, error) {
+	for {
+		rec, ok := u.tab.get(id)
+		if !ok {
+			return 0, unix.ESTALE
+		}
+		at := id
+		if name == ".." {
+			if rec.flags&flagDir == 0 {
+				return 0, unix.ENOTDIR
+			}
+			at = max(rec.parent, RootID)
+		}
+		if !u.tab.hold(at) {
+			continue // it was renamed, and its old parent forgotten
+		}
+		if err := u.GetAttr(at, a); err != nil {
+			u.Forget(at, 1)
+			return 0, err
+		}
+		return at, nil
+	}
+}
+
+// lookupName finds a name and returns its inode, held, and what it was found to be. Attributes are left to its caller,
+// since those of a directory take that directory's lock.
+func (u *Union) lookupName(parent ID, name string) (ID, found, error) {
+	d, h, err := u.rlockDir(parent)
+	if err != nil {
+		return 0, found{}, err
+	}
+	defer h.Release()
+	defer d.mu.RUnlock()
+	if rec, _ := u.tab.get(parent); rec.flags&flagUnlinked != 0 {
+		return 0, found{}, unix.ENOENT
+	}
+	return u.peek(parent, d, h, name)
 }
 
 // resolve finds a name, without making an inode of it. The lower entries in the result are held.
@@ -133,6 +135,9 @@ func (u *Union) resolve(parent ID, d *dir, h *openFile, name string) (found, err
 		u.takeApart(parent, name, &f)
 	}
 	u.number(&f)
+	if f.upper && f.marks.nlink != "" && !u.inIndex(&f) {
+		f.marks.nlink = "" // made by others, or with another work directory
+	}
 	if !f.upper && f.linked() {
 		return f, u.resolveIndex(&f)
 	}
@@ -190,12 +195,29 @@ func (u *Union) resolveIndex(f *found) error {
 	}
 	layer, it := f.shown()
 	p := place{u.up.index, indexName(u.origin(layer, it.Ino))}
+	low := *f
 	err := u.resolveUpper(p, f)
-	if errors.Is(err, unix.ENOENT) {
+	switch {
+	case errors.Is(err, unix.ENOENT):
 		return nil
+	case err == nil && (!f.upper || f.mode != low.mode):
+		err = fmt.Errorf("%w: %s in the index is no copy of its lower file", ErrCorrupt, p.name)
+	}
+	if err != nil {
+		u.dropFound(&low)
 	}
 	f.index = err == nil
 	return err
+}
+
+// inIndex reports whether the upper inode found is the one that the index has for its origin.
+func (u *Union) inIndex(f *found) bool {
+	if _, ok := u.byID[f.marks.originLayer]; !ok || !f.marks.hasOrigin {
+		return false
+	}
+	var st unix.Stat_t
+	err := place{u.up.index, indexName(originValue(f.marks.originLayer, f.marks.originIno))}.stat(&st)
+	return err == nil && st.Ino == f.st.Ino
 }
 
 // dropFound gives back the lower entries of what was found but not used.
@@ -245,7 +267,12 @@ func (u *Union) intern(parent ID, name string, f *found) (ID, error) {
 		case id == 0:
 			// Another inode has the number: its origin is that of this one too, or numbers that do not fit were
 			// folded alike.
-			r.ino = inoBesides<<inoBits | (f.st.Ino+try*hashMul)&inoMask
+			n := f.st.Ino
+			if !f.upper {
+				n = f.ino
+			}
+			r.ino = inoBesides<<inoBits | (n+try*hashMul)&inoMask
+			r.flags &^= flagLinked // the index has the other one
 			continue
 		case made:
 			u.keepFace(id, f)
@@ -263,10 +290,13 @@ func sameInode(old, r *record) bool {
 	if old.mode != r.mode {
 		return false
 	}
-	if old.flags&r.flags&flagUpper != 0 {
-		return old.upIno == r.upIno
+	switch old.flags&flagUpper + r.flags&flagUpper {
+	case 0:
+		return true
+	case flagUpper: // one was seen before a hard link was copied up, the other after
+		return (old.flags|r.flags)&flagIndexed != 0
 	}
-	return true
+	return old.upIno == r.upIno
 }
 
 // reveal makes an inode known by a name that was found for it, when the name it was known by is gone.
