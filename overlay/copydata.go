@@ -151,24 +151,12 @@ func (u *Union) fetchData(id ID, rec *record, size int64) error {
 	if err != nil && !errors.Is(err, unix.ENODATA) && !errors.Is(err, unix.ENOTSUP) {
 		return err
 	}
-	if err := u.copyData(f.fd, rec, st.Size, min(size, st.Size)); err != nil {
+	err = u.copyData(f.fd, rec, st.Size, min(size, st.Size))
+	if err != nil {
 		// What was copied is dropped and the length is again the one that stat shows.
-		if terr := errors.Join(unix.Ftruncate(f.fd, 0), unix.Ftruncate(f.fd, st.Size)); terr != nil {
-			return terr
-		}
-		return err
+		err = errors.Join(err, unix.Ftruncate(f.fd, 0), unix.Ftruncate(f.fd, st.Size))
 	}
-	if caps != nil {
-		if err := p.setxattr(xattrCapability, caps, 0); err != nil {
-			return err
-		}
-	}
-	if st.Mode&0o6000 != 0 {
-		if err := unix.Fchmod(f.fd, st.Mode&0o7777); err != nil {
-			return err
-		}
-	}
-	if err := p.utimens(&[2]unix.Timespec{st.Atim, st.Mtim}); err != nil {
+	if err = errors.Join(err, undoWriting(f.fd, &st, caps)); err != nil {
 		return err
 	}
 	if err := p.removexattr(u.up.overlay + xattrMetacopy); err != nil {
@@ -177,4 +165,20 @@ func (u *Union) fetchData(id ID, rec *record, size int64) error {
 	_ = p.removexattr(u.up.overlay + xattrRedirect) // harmless on a file that has its data
 	u.tab.update(id, func(r *record) { r.flags &^= flagMetacopy })
 	return nil
+}
+
+// undoWriting gives a file back what writing its data took away.
+func undoWriting(fd int, st *unix.Stat_t, caps []byte) error {
+	p := place{fd: fd}
+	if caps != nil {
+		if err := p.setxattr(xattrCapability, caps, 0); err != nil {
+			return err
+		}
+	}
+	if st.Mode&0o6000 != 0 {
+		if err := unix.Fchmod(fd, st.Mode&0o7777); err != nil {
+			return err
+		}
+	}
+	return p.utimens(&[2]unix.Timespec{st.Atim, st.Mtim})
 }

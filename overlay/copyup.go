@@ -39,16 +39,20 @@ func (u *Union) copyUp(id ID, size int64, data bool) error {
 			c = &copyUp{make(chan struct{})}
 			u.copies[id] = c
 			u.copyMu.Unlock()
-			err := u.runCopyUp(id, size, data)
-			u.copyMu.Lock()
-			delete(u.copies, id)
-			u.copyMu.Unlock()
-			close(c.done)
-			return err
+			defer u.endCopyUp(id, c) // also when a layer panics: others wait
+			return u.runCopyUp(id, size, data)
 		}
 		u.copyMu.Unlock()
 		<-c.done
 	}
+}
+
+// endCopyUp lets those go on who wait for a copy-up.
+func (u *Union) endCopyUp(id ID, c *copyUp) {
+	u.copyMu.Lock()
+	delete(u.copies, id)
+	u.copyMu.Unlock()
+	close(c.done)
 }
 
 // runCopyUp does the work of copyUp; no one else does it for this inode.
@@ -287,14 +291,22 @@ func (u *Union) markImpure(d *dir, h *openFile) error {
 func (w *working) linkIndexed(rec *record, h *openFile, name string) error {
 	up := w.u.up
 	ip := w.u.indexPlace(rec)
-	// In place it has two links, the index's and name's, and stands for all those of the lower file.
-	if err := w.place().setxattr(up.overlay+xattrNlink, formatNlink(int(w.a.Nlink)-2), 0); err != nil {
+	mark, links := up.overlay+xattrNlink, int(w.a.Nlink)
+	// In the index it has one link and stands for all those of the lower file, which is whole if a crash ends it here.
+	if err := w.place().setxattr(mark, formatNlink(links-1), 0); err != nil {
 		return err
 	}
 	if err := unix.Renameat2(up.work, w.tmp, ip.fd, ip.name, unix.RENAME_NOREPLACE); err != nil {
 		return err
 	}
-	return unix.Linkat(ip.fd, ip.name, h.fd, name, 0)
+	err := unix.Linkat(ip.fd, ip.name, h.fd, name, 0)
+	if err == nil {
+		if err = ip.setxattr(mark, formatNlink(links-2), 0); err == nil {
+			return nil
+		}
+		err = errors.Join(err, unix.Unlinkat(h.fd, name, 0))
+	}
+	return errors.Join(err, unix.Renameat2(ip.fd, ip.name, up.work, w.tmp, unix.RENAME_NOREPLACE))
 }
 
 // installPinned keeps an inode whose last name is gone: it lives as long as it is held.

@@ -34,7 +34,7 @@ func (e *end) release(u *Union) {
 // Rename moves a name. flags are RENAME_NOREPLACE or RENAME_EXCHANGE of renameat2(2), or none.
 func (u *Union) Rename(oldParent ID, oldName string, newParent ID, newName string, flags uint32) error {
 	if err := errors.Join(checkName(oldName), checkName(newName)); err != nil {
-		return unix.EINVAL
+		return err
 	}
 	switch {
 	case u.up == nil:
@@ -342,17 +342,23 @@ func (r *renaming) move() error {
 	if err := unix.Renameat2(r.old.h.fd, r.old.name, r.to.h.fd, r.to.name, unix.RENAME_EXCHANGE); err != nil {
 		return err
 	}
-	if r.to.id != 0 {
-		left, err := r.u.takeDir(r.old.place(), true, r.old.shows)
-		if left != "" {
-			r.left = append(r.left, left)
-		}
-		return err
-	}
-	if r.old.shows {
+	var left string
+	switch {
+	case r.to.id != 0:
+		left, err = r.u.takeDir(r.old.place(), true, r.old.shows)
+	case r.old.shows:
 		return nil
+	default:
+		err = unix.Unlinkat(r.old.h.fd, r.old.name, 0)
 	}
-	return unix.Unlinkat(r.old.h.fd, r.old.name, 0)
+	if err != nil {
+		return errors.Join(err,
+			unix.Renameat2(r.old.h.fd, r.old.name, r.to.h.fd, r.to.name, unix.RENAME_EXCHANGE))
+	}
+	if left != "" {
+		r.left = append(r.left, left)
+	}
+	return nil
 }
 
 // moved records the rename.

@@ -14,6 +14,9 @@ type SetAttr struct {
 
 // SetAttr changes attributes of an inode and fills in what they are then.
 func (u *Union) SetAttr(id ID, s *SetAttr, a *Attr) error {
+	if rec, _ := u.tab.get(id); s.Mode != nil && rec.mode == unix.S_IFLNK {
+		return unix.EOPNOTSUPP // chmod(2) would follow it out of the upper directory
+	}
 	var err error
 	if s.Size != nil {
 		err = u.truncate(id, *s.Size, s.KillPriv)
