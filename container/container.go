@@ -30,6 +30,7 @@ var (
 type MountOptions struct {
 	Mountpoint string                  // "" is <root>/containers/<id>/merged; a relative path is taken from the working directory
 	Foreground bool                    // serve in this process: Mount returns once the filesystem is unmounted
+	Options    string                  // mount options, as mountopt.Image reads them: "ro,nosuid"
 	LogLevel   string                  // logrus level of a server in the background; "" is "warning"
 	Ready      func(mountpoint string) // called once when the mount answers; may be nil
 }
@@ -124,9 +125,9 @@ func Mount(ctx context.Context, st *layerstore.Store, c layerstore.Container, o 
 		return "", fmt.Errorf("%s: %w: %w", o.Mountpoint, ErrMountpoint, err)
 	}
 	if o.Foreground {
-		return abs, Serve(ctx, st, c.ID, ServeOptions{Mountpoint: abs, Ready: o.Ready})
+		return abs, Serve(ctx, st, c.ID, ServeOptions{Mountpoint: abs, Options: o.Options, Ready: o.Ready})
 	}
-	mountpoint, err := spawn(ctx, st, c.ID, abs, o.LogLevel)
+	mountpoint, err := spawn(ctx, st, c.ID, abs, o)
 	if err == nil && o.Ready != nil {
 		o.Ready(mountpoint)
 	}

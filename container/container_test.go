@@ -91,7 +91,7 @@ func TestSpawnFailure(t *testing.T) {
 	if err := os.MkdirAll(st.ContainerDir(id), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := spawn(context.Background(), st, id, t.TempDir(), "error"); !errors.Is(err, ErrServer) || !strings.Contains(err.Error(), id[:12]) {
+	if _, err := spawn(context.Background(), st, id, t.TempDir(), MountOptions{LogLevel: "error"}); !errors.Is(err, ErrServer) || !strings.Contains(err.Error(), id[:12]) {
 		t.Errorf("error %v", err)
 	}
 	log, err := os.ReadFile(filepath.Join(st.ContainerDir(id), logName))
@@ -110,7 +110,7 @@ func TestSpawnCanceled(t *testing.T) {
 	t.Setenv(hangVariable, "1")
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if _, err := spawn(ctx, st, id, t.TempDir(), "error"); !errors.Is(err, context.Canceled) {
+	if _, err := spawn(ctx, st, id, t.TempDir(), MountOptions{LogLevel: "error"}); !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v", err)
 	}
 	// spawn waited for it: this process has no child left.

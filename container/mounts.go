@@ -139,7 +139,11 @@ func Unmount(ctx context.Context, st *layerstore.Store, nameOrMountpoint string)
 	case err != nil:
 		return fmt.Errorf("%s: %w", nameOrMountpoint, err)
 	}
-	c, err := st.Container(ctx, strings.TrimPrefix(m.Source, sourcePrefix))
+	id, ours := strings.CutPrefix(m.Source, sourcePrefix)
+	if !ours {
+		return nil // a union of directories, which is no container
+	}
+	c, err := st.Container(ctx, id)
 	if errors.Is(err, layerstore.ErrNotFound) {
 		return nil // of another store, whose lock is not ours to watch
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/plyfs/plyfs/fs"
+	"github.com/plyfs/plyfs/fs/mountopt"
 	"github.com/plyfs/plyfs/layerstore"
 	"github.com/plyfs/plyfs/overlay"
 )
@@ -32,6 +33,7 @@ const gcPercent = 50
 // ServeOptions say where [Serve] mounts and whom it tells.
 type ServeOptions struct {
 	Mountpoint string                  // absolute
+	Options    string                  // mount options, as mountopt.Image reads them
 	Ready      func(mountpoint string) // called once when the mount answers; may be nil
 }
 
@@ -40,6 +42,10 @@ type ServeOptions struct {
 // ErrMountpoint when it cannot be mounted there.
 func Serve(ctx context.Context, st *layerstore.Store, id string, o ServeOptions) (err error) {
 	c, err := st.Container(ctx, id)
+	if err != nil {
+		return err
+	}
+	options, _, err := mountopt.Image([]string{o.Options}, true) // whoever gave them was told what they are worth
 	if err != nil {
 		return err
 	}
@@ -59,7 +65,7 @@ func Serve(ctx context.Context, st *layerstore.Store, id string, o ServeOptions)
 	if err != nil {
 		return err
 	}
-	server, err := fs.Mount(config(st, c, layers, mountpoint)) // which closes the layers, also with an error
+	server, err := fs.Mount(config(st, c, layers, mountpoint, &options)) // which closes the layers, also with an error
 	if err != nil {
 		return fmt.Errorf("mounting %s: %w", c.Name, err)
 	}
@@ -73,13 +79,15 @@ func Serve(ctx context.Context, st *layerstore.Store, id string, o ServeOptions)
 }
 
 // config describes a container's mount.
-func config(st *layerstore.Store, c layerstore.Container, layers []overlay.Layer, mountpoint string) fs.Config {
+func config(st *layerstore.Store, c layerstore.Container, layers []overlay.Layer, mountpoint string, o *mountopt.Options) fs.Config {
 	cfg := fs.Config{
 		Lowers:     layers,
 		Mountpoint: mountpoint,
 		Source:     mountSource(c.ID),
-		ReadOnly:   c.ReadOnly,
-		AllowOther: os.Geteuid() == 0,
+		ReadOnly:   c.ReadOnly || o.ReadOnly,
+		AllowOther: o.AllowOther || os.Geteuid() == 0,
+		Modes:      o.Union,
+		Options:    o.FS,
 		Log:        logrus.StandardLogger(),
 	}
 	for _, diffID := range slices.Backward(c.Layers) {
@@ -134,8 +142,12 @@ func unmountOwn(mountpoint string) {
 }
 
 // serveArgs is the command line of a server in the background, which [ServeMain] parses.
-func serveArgs(root, id, mountpoint, logLevel string) []string {
-	return []string{ServeCommand, "-root", root, "-id", id, "-mountpoint", mountpoint, "-log-level", logLevel}
+func serveArgs(root, id, mountpoint string, o MountOptions) []string {
+	args := []string{ServeCommand, "-root", root, "-id", id, "-mountpoint", mountpoint, "-log-level", o.LogLevel}
+	if o.Options != "" {
+		args = append(args, "-options", o.Options)
+	}
+	return args
 }
 
 // ServeMain is the process of a server in the background: it runs [Serve] and tells the process that started it whether
@@ -171,6 +183,7 @@ func serveFlags(ctx context.Context, args []string, ready func(string)) error {
 	id := flags.String("id", "", "")
 	mountpoint := flags.String("mountpoint", "", "")
 	level := flags.String("log-level", "", "")
+	options := flags.String("options", "", "")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -181,6 +194,6 @@ func serveFlags(ctx context.Context, args []string, ready func(string)) error {
 	if err != nil {
 		return err
 	}
-	err = Serve(ctx, st, *id, ServeOptions{Mountpoint: *mountpoint, Ready: ready})
+	err = Serve(ctx, st, *id, ServeOptions{Mountpoint: *mountpoint, Options: *options, Ready: ready})
 	return errors.Join(err, st.Close())
 }

@@ -55,7 +55,7 @@ func wordFor(err error) string {
 }
 
 // spawn starts a server in the background and returns once its mount answers.
-func spawn(ctx context.Context, st *layerstore.Store, id, mountpoint, logLevel string) (string, error) {
+func spawn(ctx context.Context, st *layerstore.Store, id, mountpoint string, o MountOptions) (string, error) {
 	log, err := openLog(logPath(st, id))
 	if err != nil {
 		return "", fmt.Errorf("%w: its log: %w", ErrServer, err)
@@ -69,7 +69,7 @@ func spawn(ctx context.Context, st *layerstore.Store, id, mountpoint, logLevel s
 
 	// The server outlives this command, hence not exec.CommandContext. /proc/self/exe is this very binary even if its file
 	// was replaced meanwhile.
-	cmd := exec.Command("/proc/self/exe", serveArgs(st.Root(), id, mountpoint, logLevel)...)
+	cmd := exec.Command("/proc/self/exe", serveArgs(st.Root(), id, mountpoint, o)...)
 	cmd.Args[0] = "plyfs"
 	cmd.Dir = "/"
 	cmd.Stderr = log

@@ -110,9 +110,14 @@ var flagNames = []struct {
 	flag uintptr
 	name string
 }{
-	{unix.MS_NOSUID, "nosuid"}, {unix.MS_NODEV, "nodev"}, {unix.MS_NOEXEC, "noexec"},
-	{unix.MS_NOATIME, "noatime"}, {unix.MS_NODIRATIME, "nodiratime"},
-	{unix.MS_SYNCHRONOUS, "sync"}, {unix.MS_DIRSYNC, "dirsync"}, {unix.MS_NOSYMFOLLOW, "nosymfollow"},
+	{unix.MS_NOSUID, "nosuid"},
+	{unix.MS_NODEV, "nodev"},
+	{unix.MS_NOEXEC, "noexec"},
+	{unix.MS_NOATIME, "noatime"},
+	{unix.MS_NODIRATIME, "nodiratime"},
+	{unix.MS_SYNCHRONOUS, "sync"},
+	{unix.MS_DIRSYNC, "dirsync"},
+	{unix.MS_NOSYMFOLLOW, "nosymfollow"},
 }
 
 // fusermountOptions are the options that a mount by fusermount3 takes. It adds nosuid and nodev by itself.

@@ -127,6 +127,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		},
 		Commands: []*cli.Command{
 			pullCommand(), imagesCommand("images"), mountCommand(), umountCommand(), rmCommand(), saveCommand(),
+			overlayCommand(),
 			whichCommand(),
 			rmiCommand("rmi"), imageCommand(), versionCommand(),
 		},

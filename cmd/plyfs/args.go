@@ -28,6 +28,9 @@ func sortArgs(app *cli.App, args []string) ([]string, error) {
 			return append(sorted, after...), nil
 		}
 		sorted, rest = append(sorted, after[0]), after[1:]
+		if command.SkipFlagParsing {
+			return append(sorted, rest...), nil
+		}
 		level = scope{flags: command.Flags, commands: command.Subcommands, command: command}
 		if len(level.commands) > 0 {
 			continue

@@ -12,5 +12,11 @@ func main() {
 	if len(os.Args) > 1 && os.Args[1] == container.ServeCommand {
 		os.Exit(container.ServeMain(os.Args[2:]))
 	}
+	if len(os.Args) > 1 && os.Args[1] == serveOverlayCommand {
+		os.Exit(serveOverlayMain(os.Args[2:]))
+	}
+	if status, ok := runAs(os.Args[0], os.Args[1:], os.Stdout, os.Stderr); ok {
+		os.Exit(status)
+	}
 	os.Exit(run(os.Args, os.Stdout, os.Stderr))
 }
