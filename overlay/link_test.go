@@ -75,7 +75,7 @@ func TestLowerHardLinkStaysOne(t *testing.T) {
 	for _, n := range []string{"a", "d/b", "d/e", "c"} {
 		r.absent(n)
 	}
-	if left, err := os.ReadDir(filepath.Join(r.work, "index")); err != nil || len(left) != 0 {
+	if left, err := os.ReadDir(filepath.Join(r.work, "plyfs-index")); err != nil || len(left) != 0 {
 		t.Errorf("the index holds %v, %v", left, err)
 	}
 }
@@ -118,7 +118,7 @@ func TestIndexLost(t *testing.T) {
 	r.open()
 	r.write("a", "new")
 	r.close()
-	r.ok(os.RemoveAll(filepath.Join(r.work, "index")))
+	r.ok(os.RemoveAll(filepath.Join(r.work, "plyfs-index")))
 	r.open()
 	for range 2 {
 		r.reads("b", "data")
@@ -149,7 +149,7 @@ func TestIndexOfAnotherType(t *testing.T) {
 		func(p string) error { return os.Symlink("/etc/passwd", p) },
 		func(p string) error { return unix.Mknod(p, unix.S_IFCHR, 0) },
 	} {
-		at := filepath.Join(r.work, "index", p.name)
+		at := filepath.Join(r.work, "plyfs-index", p.name)
 		r.ok(os.RemoveAll(at))
 		r.ok(mk(at))
 		r.open()

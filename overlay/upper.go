@@ -23,6 +23,10 @@ const (
 	xattrOrigin   = "origin"   // plyfs's own: see Union.origin
 )
 
+// indexDir lies in the work directory. It is not called "index", where kernel overlayfs with index=on refuses to mount
+// over names that it did not make.
+const indexDir = "plyfs-index"
+
 // Prefixes of all marks, hidden from users of the union.
 var hiddenPrefixes = []string{
 	"trusted.overlay.", "user.overlay.", "user.fuseoverlayfs.", "trusted.plyfs.", "user.plyfs.",
@@ -84,7 +88,7 @@ func openUpper(dir, work string, m *Modes) (up *upper, err error) {
 	if up.work, err = subdir(base, "work"); err != nil {
 		return nil, fmt.Errorf("work directory %s: %w", work, err)
 	}
-	if up.index, err = subdir(base, "index"); err != nil {
+	if up.index, err = subdir(base, indexDir); err != nil {
 		return nil, fmt.Errorf("work directory %s: %w", work, err)
 	}
 	if err := up.checkIncompat(work); err != nil {
