@@ -67,7 +67,7 @@ func Serve(ctx context.Context, st *layerstore.Store, id string, o ServeOptions)
 	}
 	server, err := fs.Mount(config(st, c, layers, mountpoint, &options)) // which closes the layers, also with an error
 	if err != nil {
-		return fmt.Errorf("mounting %s: %w", c.Name, err)
+		return explainMount(c, mountpoint, err)
 	}
 	if o.Ready != nil {
 		o.Ready(mountpoint)
