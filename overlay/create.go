@@ -285,7 +285,7 @@ func (u *Union) create(parent ID, name string, c Cred, mode uint32, a *Attr,
 	if f.mode == unix.S_IFDIR {
 		d.addSubdirs(1)
 	}
-	id, err := u.intern(parent, name, &f)
+	id, _, err := u.intern(parent, name, &f)
 	if err != nil {
 		return 0, err
 	}
@@ -342,7 +342,7 @@ func (u *Union) Tmpfile(parent ID, c Cred, mode uint32, a *Attr) (ID, error) {
 	}
 	f := newFound()
 	f.upper, f.st, f.mode, f.ino = true, m.st, unix.S_IFREG, upperIno(m.st.Ino)
-	id, err := u.intern(parent, "", &f)
+	id, _, err := u.intern(parent, "", &f)
 	if err != nil {
 		file.Release()
 		return 0, err

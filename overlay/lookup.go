@@ -233,20 +233,26 @@ func (u *Union) dropFound(f *found) {
 	f.lowers, f.layer, f.face.layer = nil, -1, -1
 }
 
-// intern returns the inode of what was found, making one when there is none.
-func (u *Union) intern(parent ID, name string, f *found) (ID, error) {
+// mark says in a record what was found in the upper layer.
+func (f *found) mark(r *record) {
+	if !f.upper {
+		return
+	}
+	r.flags |= flagUpper
+	r.upIno = f.st.Ino
+	if f.index || f.marks.nlink != "" {
+		r.flags |= flagIndexed
+	}
+	if f.marks.metacopy {
+		r.flags |= flagMetacopy
+	}
+}
+
+// intern returns the inode of what was found, and whether it was made because there was none.
+func (u *Union) intern(parent ID, name string, f *found) (id ID, made bool, err error) {
 	r := record{ino: f.ino, parent: parent, mode: f.mode}
 	var d *dir
-	if f.upper {
-		r.flags |= flagUpper
-		r.upIno = f.st.Ino
-		if f.index || f.marks.nlink != "" {
-			r.flags |= flagIndexed
-		}
-		if f.marks.metacopy {
-			r.flags |= flagMetacopy
-		}
-	}
+	f.mark(&r)
 	if f.mode == unix.S_IFDIR {
 		r.flags |= flagDir
 		d = &dir{lowers: f.lowers, attrs: u.attrsOf(f.lowers)}
@@ -262,7 +268,7 @@ func (u *Union) intern(parent ID, name string, f *found) (ID, error) {
 		}
 	}
 	for try := uint64(0); try < 16; try++ {
-		id, made := u.tab.acquire(r, name, d, func(old *record) bool { return sameInode(old, &r) })
+		id, made = u.tab.acquire(r, name, d, func(old *record) bool { return sameInode(old, &r) })
 		switch {
 		case id == 0:
 			// Another inode has the number: its origin is that of this one too, or numbers that do not fit were
@@ -276,13 +282,13 @@ func (u *Union) intern(parent ID, name string, f *found) (ID, error) {
 			continue
 		case made:
 			u.keepFace(id, f)
-			return id, nil
+			return id, true, nil
 		}
 		u.dropFound(f)
 		u.reveal(id, parent, name)
-		return id, nil
+		return id, false, nil
 	}
-	return 0, unix.EIO
+	return 0, false, unix.EIO
 }
 
 // sameInode reports whether a record is that of the inode found.

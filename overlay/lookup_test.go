@@ -173,3 +173,40 @@ func TestUpperMarksOfOthers(t *testing.T) {
 		}
 	}
 }
+
+// finder calls a function before each lookup in a layer.
+type finder struct {
+	Layer
+	lookup func(name string)
+}
+
+func (f finder) Lookup(e Entry, name string) (Item, error) {
+	f.lookup(name)
+	return f.Layer.Lookup(e, name)
+}
+
+// TestCopyUpDuringLookup: a file whose attributes alone are in the upper layer is completed, and forgotten, after a
+// lookup has seen that its data are not there.
+func TestCopyUpDuringLookup(t *testing.T) {
+	r := newRig(t, 1)
+	r.low(0, "f", "data")
+	between := func() {}
+	r.wrap = func(l Layer) Layer {
+		return finder{l, func(string) {
+			f := between
+			between = func() {}
+			f()
+		}}
+	}
+	r.open()
+	r.chmod("f", 0o600)
+	r.drop()
+	between = func() {
+		var a Attr
+		id, err := r.u.Lookup(RootID, "f", &a)
+		r.ok(err)
+		r.ok(second(r.u.Write(id, []byte("D"), 0, false)))
+		r.u.Forget(id, 1)
+	}
+	r.reads("f", "Data")
+}

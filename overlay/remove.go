@@ -14,11 +14,28 @@ func (u *Union) peek(parent ID, d *dir, h *openFile, name string) (ID, found, er
 		return 0, f, err
 	}
 	keep := f // intern gives the entries back when the inode is known
-	id, err := u.intern(parent, name, &f)
+	id, made, err := u.intern(parent, name, &f)
 	if err != nil {
 		u.dropFound(&f)
+		return 0, keep, err
 	}
-	return id, keep, err
+	if !made || !keep.marks.metacopy && (keep.upper || !keep.linked()) {
+		return id, keep, nil
+	}
+	// Between the two, another request may have copied the file up and its inode have been forgotten. From now on
+	// whoever copies it up finds the inode made.
+	now, err := u.resolve(parent, d, h, name)
+	if err != nil {
+		u.Forget(id, 1)
+		return 0, keep, err
+	}
+	keep = now
+	u.dropFound(&now)
+	u.tab.update(id, func(r *record) {
+		r.flags &^= flagMetacopy
+		keep.mark(r)
+	})
+	return id, keep, nil
 }
 
 // Unlink removes a name of an inode that is not a directory.

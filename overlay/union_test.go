@@ -1,7 +1,9 @@
 package overlay
 
 import (
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -348,4 +350,34 @@ func smallFS(t *testing.T, opts string) string {
 		}
 	})
 	return dir
+}
+
+// sums describes directories on the host: what no union may change below it.
+func sums(t *testing.T, roots []string) map[string]string {
+	t.Helper()
+	out := map[string]string{}
+	for _, root := range roots {
+		err := filepath.WalkDir(root, func(p string, d os.DirEntry, err error) error {
+			if err != nil {
+				return err
+			}
+			var st unix.Stat_t
+			if err := unix.Lstat(p, &st); err != nil {
+				return err
+			}
+			out[p] = fmt.Sprint(st.Mode, st.Uid, st.Gid, st.Nlink, st.Size, st.Mtim, st.Ctim)
+			if d.Type().IsRegular() {
+				b, err := os.ReadFile(p) // #nosec G304 -- a test's own
+				if err != nil {
+					return err
+				}
+				out[p] += fmt.Sprintf(" %x", sha256.Sum256(b))
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return out
 }

@@ -207,7 +207,17 @@ type marks struct {
 }
 
 // readMarks reads the marks of an upper inode of the given type.
-func (u *Union) readMarks(p place, mode uint32) (marks, error) {
+func (u *Union) readMarks(p place, mode uint32) (m marks, err error) {
+	for range 3 {
+		// A mark may go after it was listed: that of a file whose data come up.
+		if m, err = u.tryMarks(p, mode); !errors.Is(err, unix.ENODATA) {
+			break
+		}
+	}
+	return m, err
+}
+
+func (u *Union) tryMarks(p place, mode uint32) (marks, error) {
 	var m marks
 	if mode != unix.S_IFDIR && mode != unix.S_IFREG && u.up.overlay[0] == 'u' {
 		return m, nil // user.* xattrs exist on files and directories alone
