@@ -125,7 +125,9 @@ func splitLowers(v string) ([]string, error) {
 	start := 0
 	for i := 0; i <= len(v); i++ {
 		if i < len(v) && v[i] == '\\' {
-			i++
+			if i++; i == len(v) {
+				return nil, fmt.Errorf("%w lowerdir=%s: nothing follows the last backslash", ErrInvalid, v)
+			}
 			continue
 		}
 		if i < len(v) && v[i] != ':' {
