@@ -11,10 +11,32 @@ func (r *raw) cred(h *fuse.InHeader, umask uint32) overlay.Cred {
 	return overlay.Cred{UID: r.opt.UIDs.kept(h.Uid), GID: r.opt.GIDs.kept(h.Gid), Umask: umask & 0o777}
 }
 
-// made answers a request that made an inode or gave one a name.
-func (r *raw) made(out *fuse.EntryOut, node overlay.ID, a *overlay.Attr, err error) fuse.Status {
+// made answers a request that made an inode in a directory or gave one a name there.
+func (r *raw) made(out *fuse.EntryOut, dir uint64, node overlay.ID, a *overlay.Attr, err error) fuse.Status {
 	if err == nil {
 		r.entryOut(out, node, a)
+		err = r.synced(dir)
+	}
+	return r.status(err)
+}
+
+// synced brings directories to the disk that were changed, on a mount with sync or dirsync.
+func (r *raw) synced(dirs ...uint64) error {
+	if r.opt.Flags&(unix.MS_SYNCHRONOUS|unix.MS_DIRSYNC) == 0 || r.opt.NoSync {
+		return nil
+	}
+	for _, d := range dirs {
+		if err := r.u.Fsync(id(d), false); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unnamed answers a request that took a name from a directory.
+func (r *raw) unnamed(dir uint64, err error) fuse.Status {
+	if err == nil {
+		err = r.synced(dir)
 	}
 	return r.status(err)
 }
@@ -30,50 +52,54 @@ func (r *raw) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut)
 	var a overlay.Attr
 	node, err := r.u.Tmpfile(id(in.NodeId), r.cred(&in.InHeader, in.Umask), in.Mode, &a)
 	out.OpenFlags = fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_NOFLUSH
-	return r.made(&out.EntryOut, node, &a, err)
+	return r.made(&out.EntryOut, in.NodeId, node, &a, err)
 }
 
 // Mknod answers MKNOD.
 func (r *raw) Mknod(_ <-chan struct{}, in *fuse.MknodIn, name string, out *fuse.EntryOut) fuse.Status {
 	var a overlay.Attr
 	node, err := r.u.Mknod(id(in.NodeId), name, r.cred(&in.InHeader, in.Umask), in.Mode, in.Rdev, &a)
-	return r.made(out, node, &a, err)
+	return r.made(out, in.NodeId, node, &a, err)
 }
 
 // Mkdir answers MKDIR.
 func (r *raw) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
 	var a overlay.Attr
 	node, err := r.u.Mkdir(id(in.NodeId), name, r.cred(&in.InHeader, in.Umask), in.Mode, &a)
-	return r.made(out, node, &a, err)
+	return r.made(out, in.NodeId, node, &a, err)
 }
 
 // Symlink answers SYMLINK.
 func (r *raw) Symlink(_ <-chan struct{}, h *fuse.InHeader, target, name string, out *fuse.EntryOut) fuse.Status {
 	var a overlay.Attr
 	node, err := r.u.Symlink(id(h.NodeId), name, target, r.cred(h, 0), &a)
-	return r.made(out, node, &a, err)
+	return r.made(out, h.NodeId, node, &a, err)
 }
 
 // Link answers LINK.
 func (r *raw) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.EntryOut) fuse.Status {
 	var a overlay.Attr
 	node, err := r.u.Link(id(in.Oldnodeid), id(in.NodeId), name, &a)
-	return r.made(out, node, &a, err)
+	return r.made(out, in.NodeId, node, &a, err)
 }
 
 // Unlink answers UNLINK.
 func (r *raw) Unlink(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
-	return r.status(r.u.Unlink(id(h.NodeId), name))
+	return r.unnamed(h.NodeId, r.u.Unlink(id(h.NodeId), name))
 }
 
 // Rmdir answers RMDIR.
 func (r *raw) Rmdir(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
-	return r.status(r.u.Rmdir(id(h.NodeId), name))
+	return r.unnamed(h.NodeId, r.u.Rmdir(id(h.NodeId), name))
 }
 
 // Rename answers RENAME and RENAME2.
 func (r *raw) Rename(_ <-chan struct{}, in *fuse.RenameIn, oldName, newName string) fuse.Status {
-	return r.status(r.u.Rename(id(in.NodeId), oldName, id(in.Newdir), newName, in.Flags))
+	err := r.u.Rename(id(in.NodeId), oldName, id(in.Newdir), newName, in.Flags)
+	if err == nil {
+		err = r.synced(in.NodeId, in.Newdir)
+	}
+	return r.status(err)
 }
 
 // SetAttr answers SETATTR. The time of change is the upper filesystem's own.
