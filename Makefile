@@ -3,6 +3,9 @@
 GO      ?= go
 PREFIX  ?= /usr/local
 DESTDIR ?=
+# Where mount(8) looks for helpers, whatever PREFIX is.
+SBINDIR ?= /sbin
+MANDIR  ?= $(PREFIX)/share/man
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 FUZZTIME ?= 30s
@@ -52,11 +55,19 @@ bench: build deps
 fuzz:
 	scripts/fuzz.sh $(FUZZTIME)
 
+# mount(8) finds `mount -t plyfs` and `mount -t fuse.plyfs` by the names of the helpers. A link called fuse-overlayfs
+# would do as well, but that name is the distribution's.
 install: build
 	install -D -m 0755 bin/plyfs $(DESTDIR)$(PREFIX)/bin/plyfs
+	install -d $(DESTDIR)$(SBINDIR)
+	ln -sf $(PREFIX)/bin/plyfs $(DESTDIR)$(SBINDIR)/mount.plyfs
+	ln -sf $(PREFIX)/bin/plyfs $(DESTDIR)$(SBINDIR)/mount.fuse.plyfs
+	install -D -m 0644 man/plyfs-overlay.8 $(DESTDIR)$(MANDIR)/man8/plyfs-overlay.8
 
 uninstall:
-	rm -f $(DESTDIR)$(PREFIX)/bin/plyfs
+	rm -f $(DESTDIR)$(PREFIX)/bin/plyfs \
+	  $(DESTDIR)$(SBINDIR)/mount.plyfs $(DESTDIR)$(SBINDIR)/mount.fuse.plyfs \
+	  $(DESTDIR)$(MANDIR)/man8/plyfs-overlay.8
 
 clean:
 	rm -rf bin

@@ -229,7 +229,8 @@ func runAs(name string, args []string, stdout, stderr io.Writer) (status int, ok
 	defer stop()
 	var err error
 	switch {
-	case base == "fuse-overlayfs":
+	// containers/storage calls its mount_program with "-o" and the options, which no command of plyfs's begins with.
+	case base == "fuse-overlayfs", len(args) > 0 && strings.HasPrefix(args[0], "-o"):
 		err = mountOverlay(ctx, base, args, stdout, false)
 		if status = report(stderr, err); status != exitOK {
 			status = exitFailure
