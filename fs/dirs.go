@@ -68,6 +68,7 @@ func HoldUpper(upper, work string) (io.Closer, error) {
 
 type holds []*os.File
 
+// Close gives the directories up.
 func (h holds) Close() error {
 	var err error
 	for _, f := range h {

@@ -51,7 +51,7 @@ func TestDescriptorOfForgottenInode(t *testing.T) {
 		t.Error("the descriptor of an inode that is gone is cached")
 	}
 	f.Release()
-	if err := unix.Close(fd); err != unix.EBADF { //nolint:errorlint // an errno itself
+	if err := unix.Close(fd); err != unix.EBADF {
 		t.Errorf("the descriptor is not closed: %v", err)
 	}
 }

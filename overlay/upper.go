@@ -130,7 +130,7 @@ func (up *upper) probe(dir string, user bool) error {
 	if err := p.removexattr(up.overlay + xattrOpaque); err != nil {
 		return err
 	}
-	if _, err := up.newWhiteout(); err != nil {
+	if err := up.newWhiteout(); err != nil {
 		return fmt.Errorf("%w: %s: whiteouts: %w", ErrUpperUnsuitable, dir, err)
 	}
 	return nil
@@ -152,14 +152,13 @@ func (up *upper) close() {
 func (up *upper) tempName() string { return "#" + strconv.FormatUint(up.temp.Add(1), 16) }
 
 // newWhiteout makes a whiteout inode in work, which placeWhiteout links from then on.
-func (up *upper) newWhiteout() (string, error) {
+func (up *upper) newWhiteout() error {
 	n := up.temp.Add(1)
-	name := "#" + strconv.FormatUint(n, 16)
-	if err := unix.Mknodat(up.work, name, unix.S_IFCHR, 0); err != nil {
-		return "", err
+	if err := unix.Mknodat(up.work, "#"+strconv.FormatUint(n, 16), unix.S_IFCHR, 0); err != nil {
+		return err
 	}
 	up.whiteouts.Store(n)
-	return name, nil
+	return nil
 }
 
 // linkWhiteout links a whiteout under a name that does not exist. All whiteouts share inodes, as those of kernel
@@ -171,7 +170,7 @@ func (up *upper) linkWhiteout(dirfd int, name string) error {
 		if !errors.Is(err, unix.EMLINK) {
 			return err
 		}
-		if _, err := up.newWhiteout(); err != nil {
+		if err := up.newWhiteout(); err != nil {
 			return err
 		}
 		if err := unix.Unlinkat(up.work, src, 0); err != nil && !errors.Is(err, unix.ENOENT) {
