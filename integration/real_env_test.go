@@ -198,11 +198,16 @@ func needRoot(t *testing.T) {
 	}
 }
 
-// needTools skips a test when a program that it uses is not installed.
+// needTools skips a test when a program that it uses is not installed; CI must have all.
 func needTools(t *testing.T, names ...string) {
 	t.Helper()
 	for _, name := range names {
-		if _, err := exec.LookPath(name); err != nil {
+		_, err := exec.LookPath(name)
+		switch {
+		case err == nil:
+		case os.Getenv("CI") != "":
+			t.Fatalf("%s is not installed: add its package to scripts/install-deps.sh", name)
+		default:
 			t.Skipf("%s is not installed: run scripts/install-deps.sh", name)
 		}
 	}

@@ -5,7 +5,7 @@ set -euo pipefail
 
 packages=(
   acl attr ca-certificates curl debootstrap docker-registry e2fsprogs file fio fuse-overlayfs fuse3 gcc git jq
-  mmdebstrap pigz podman buildah runc crun skopeo strace tar uidmap umoci xfsprogs xz-utils zstd
+  libcap2-bin make mmdebstrap pigz podman buildah runc crun skopeo strace tar uidmap umoci xfsprogs xz-utils zstd
 )
 
 missing=()
