@@ -20,7 +20,8 @@ type stage struct {
 	upper  string
 	work   string
 	mnt    string
-	names  []string // of lowers, or none
+	names  []string                            // of lowers, or none
+	wrap   func(l overlay.Layer) overlay.Layer // put around each layer, nil for nothing
 	server *fs.Server
 }
 
@@ -62,7 +63,11 @@ func (s *stage) mount() {
 		if err != nil {
 			s.t.Fatal(err)
 		}
-		cfg.Lowers = append(cfg.Lowers, d)
+		if s.wrap != nil {
+			cfg.Lowers = append(cfg.Lowers, s.wrap(d))
+		} else {
+			cfg.Lowers = append(cfg.Lowers, d)
+		}
 	}
 	srv, err := fs.Mount(cfg)
 	if err != nil {

@@ -102,20 +102,41 @@ func (r *raw) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, f
 
 // Fallocate answers FALLOCATE.
 func (r *raw) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
+	if err := r.killPriv(in.NodeId, in.Uid); err != nil {
+		return r.status(err)
+	}
 	return r.status(r.u.Fallocate(id(in.NodeId), in.Mode, int64(in.Offset), int64(in.Length))) // #nosec G115 -- as Write
 }
 
 // CopyFileRange answers COPY_FILE_RANGE.
 func (r *raw) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32, fuse.Status) {
+	if err := r.killPriv(in.NodeIdOut, in.Uid); err != nil {
+		return 0, r.status(err)
+	}
 	n, err := r.u.CopyRange(id(in.NodeId), int64(in.OffIn), id(in.NodeIdOut), int64(in.OffOut), // #nosec G115 -- as Write
 		int(min(in.Len, 1<<30))) // #nosec G115 -- bounded
 	return uint32(max(n, 0)), r.status(err) // #nosec G115 -- bounded
 }
 
+// killPriv clears setuid and setgid where the kernel leaves that to the server without saying so, and who but root asks.
+// The kernel does not look at the mode again by itself.
+func (r *raw) killPriv(nodeid uint64, uid uint32) error {
+	if uid == 0 {
+		return nil
+	}
+	cleared, err := r.u.KillPriv(id(nodeid))
+	if cleared && err == nil && r.server != nil {
+		const attrsAlone = -1
+		r.server.InodeNotify(nodeid, attrsAlone, 0) // it has the inode: it just asked
+	}
+	return err
+}
+
 // Lseek answers LSEEK, which is asked for SEEK_DATA and SEEK_HOLE alone. What was written may be in the kernel's cache
-// and nowhere else, which fs/fuse/file.c does not look at, so it is had written back first.
+// and nowhere else, also of a file that is in lower layers yet, which fs/fuse/file.c does not look at, so it is had
+// written back first.
 func (r *raw) Lseek(_ <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse.Status {
-	if r.server != nil && r.u.Writable(id(in.NodeId)) {
+	if r.server != nil && !r.u.ReadOnly() {
 		if st := r.server.InodeNotify(in.NodeId, int64(in.Offset), 0); st != fuse.OK && st != fuse.ENOENT { // #nosec G115 -- as Write
 			return st
 		}

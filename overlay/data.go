@@ -41,12 +41,6 @@ func (u *Union) writable(id ID) (*openFile, error) {
 	return u.fileFD(id, true)
 }
 
-// Writable reports whether a file's data are in the upper layer, where alone they can have been written to.
-func (u *Union) Writable(id ID) bool {
-	rec, ok := u.tab.get(id)
-	return ok && rec.flags&flagUpper != 0 && rec.flags&flagMetacopy == 0
-}
-
 // Write writes at off and returns how much of b was written. kill clears setuid, setgid and capabilities first.
 func (u *Union) Write(id ID, b []byte, off int64, kill bool) (int, error) {
 	f, err := u.writable(id)

@@ -97,13 +97,31 @@ func killPriv(fd int) error {
 	if err := unix.Fstat(fd, &st); err != nil {
 		return err
 	}
-	mode := st.Mode & 0o7777
-	kept := mode &^ unix.S_ISUID
-	if mode&unix.S_IXGRP != 0 {
-		kept &^= unix.S_ISGID
-	}
+	mode, kept := st.Mode&0o7777, withoutPriv(st.Mode)
 	if kept == mode {
 		return nil
 	}
 	return unix.Fchmod(fd, kept)
+}
+
+func withoutPriv(mode uint32) uint32 {
+	kept := mode & 0o7777 &^ unix.S_ISUID
+	if mode&unix.S_IXGRP != 0 {
+		kept &^= unix.S_ISGID
+	}
+	return kept
+}
+
+// KillPriv clears setuid and setgid as a write does by someone who may not keep them, and reports whether there were
+// any.
+func (u *Union) KillPriv(id ID) (bool, error) {
+	var a Attr
+	if err := u.GetAttr(id, &a); err != nil {
+		return false, err
+	}
+	kept := withoutPriv(a.Mode)
+	if kept == a.Mode&0o7777 {
+		return false, nil
+	}
+	return true, u.SetAttr(id, &SetAttr{Mode: &kept}, &a)
 }
