@@ -55,10 +55,10 @@ bench: build deps
 fuzz:
 	scripts/fuzz.sh $(FUZZTIME)
 
-# mount(8) finds `mount -t plyfs` and `mount -t fuse.plyfs` by the names of the helpers. A link called fuse-overlayfs
-# would do as well, but that name is the distribution's.
-install: build
-	install -D -m 0755 bin/plyfs $(DESTDIR)$(PREFIX)/bin/plyfs
+# BINARY=FILE installs one that is built already. mount(8) finds `mount -t plyfs` and `mount -t fuse.plyfs` by the names
+# of the helpers. A link called fuse-overlayfs would do as well, but that name is the distribution's.
+install: $(if $(BINARY),,build)
+	install -D -m 0755 $(or $(BINARY),bin/plyfs) $(DESTDIR)$(PREFIX)/bin/plyfs
 	install -d $(DESTDIR)$(SBINDIR)
 	ln -sf $(PREFIX)/bin/plyfs $(DESTDIR)$(SBINDIR)/mount.plyfs
 	ln -sf $(PREFIX)/bin/plyfs $(DESTDIR)$(SBINDIR)/mount.fuse.plyfs
