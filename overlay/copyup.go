@@ -143,7 +143,7 @@ func (u *Union) setOrigin(p place, rec *record, layer int, a *Attr) error {
 	if u.modes.NoIndex && rec.ino>>inoBits == inoBesides {
 		v = apartOrigin(rec.ino)
 	}
-	err := p.setxattr(u.up.private+xattrOrigin, v, 0)
+	err := p.setxattr(u.up.overlay+xattrOrigin, v, 0)
 	if t := a.Mode & unix.S_IFMT; t != unix.S_IFREG && t != unix.S_IFDIR && isPermission(err) {
 		return nil
 	}

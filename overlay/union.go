@@ -202,7 +202,7 @@ func (u *Union) adoptRoot(layer int, a *Attr) error {
 	if err != nil {
 		return fmt.Errorf("upper directory: take over the root's attributes: %w", err)
 	}
-	return p.setxattr(u.up.private+xattrOrigin, u.origin(layer, a.Ino), 0)
+	return p.setxattr(u.up.overlay+xattrOrigin, u.origin(layer, a.Ino), 0)
 }
 
 // Close lets go of all layers and descriptors. No other method may run or be called then.

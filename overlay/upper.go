@@ -13,14 +13,14 @@ import (
 )
 
 // Names of the marks in an upper directory. Those of kernel overlayfs (Documentation/filesystems/overlayfs.rst,
-// fs/overlayfs/overlayfs.h) stand behind upper.overlay, plyfs's own behind upper.private.
+// fs/overlayfs/overlayfs.h) stand behind upper.overlay, where others hide plyfs's own, too.
 const (
-	xattrOpaque   = "opaque"   // "y": hides what lies below
-	xattrImpure   = "impure"   // "y": holds entries whose inode number is that of a lower inode
-	xattrRedirect = "redirect" // where a directory's (or metacopy file's) lower is found
-	xattrMetacopy = "metacopy" // the file's data is still in the lower
-	xattrNlink    = "nlink"    // "U+n": links shown, relative to those in the upper layer
-	xattrOrigin   = "origin"   // plyfs's own: see Union.origin
+	xattrOpaque   = "opaque"       // "y": hides what lies below
+	xattrImpure   = "impure"       // "y": holds entries whose inode number is that of a lower inode
+	xattrRedirect = "redirect"     // where a directory's (or metacopy file's) lower is found
+	xattrMetacopy = "metacopy"     // the file's data is still in the lower
+	xattrNlink    = "nlink"        // "U+n": links shown, relative to those in the upper layer
+	xattrOrigin   = "plyfs.origin" // plyfs's own: see Union.origin. The kernel's "origin" is a file handle
 )
 
 // indexDir lies in the work directory. It is not called "index", where kernel overlayfs with index=on refuses to mount
@@ -49,7 +49,6 @@ type upper struct {
 	index int       // …of the directory of copied-up hard links
 
 	overlay string // prefix of kernel overlayfs's marks: "trusted.overlay." or "user.overlay."
-	private string // prefix of plyfs's own
 	plain   bool   // no one but plyfs has written it: no whiteout is a file
 
 	temp      atomic.Uint64 // number of the temporary name used last
@@ -115,13 +114,13 @@ func subdir(base int, name string) (int, error) {
 // probe finds out which marks the filesystem takes.
 func (up *upper) probe(dir string, user bool) error {
 	p := place{fd: up.work}
-	up.overlay, up.private = "trusted.overlay.", "trusted.plyfs."
+	up.overlay = "trusted.overlay."
 	err := error(unix.EPERM)
 	if !user {
 		err = p.setxattr(up.overlay+xattrOpaque, []byte("n"), 0)
 	}
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOTSUP) {
-		up.overlay, up.private = "user.overlay.", "user.plyfs."
+		up.overlay = "user.overlay."
 		err = p.setxattr(up.overlay+xattrOpaque, []byte("n"), 0)
 	}
 	if err != nil {
@@ -251,16 +250,12 @@ func (u *Union) parseMarks(m *marks, p place, list []byte) error {
 			}
 			continue
 		}
-		if len(name) <= len(u.up.private) || name[0] != u.up.private[0] {
+		if len(name) <= len(u.up.overlay) || name[0] != u.up.overlay[0] {
 			continue
 		}
 		key, ours := strings.CutPrefix(string(name), u.up.overlay)
 		if !ours {
-			if key, ours = strings.CutPrefix(string(name), u.up.private); !ours || key != xattrOrigin {
-				continue
-			}
-		} else if key == xattrOrigin {
-			continue // the kernel's: a file handle that means nothing here
+			continue
 		}
 		if err := m.set(p, string(name), key); err != nil {
 			return err
