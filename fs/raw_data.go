@@ -20,7 +20,7 @@ func (r *raw) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadRes
 	if err != nil {
 		return nil, r.status(err)
 	}
-	if run.FD >= 0 && run.Len >= int64(len(buf)) && len(buf) >= spliceFrom {
+	if len(buf) >= spliceFrom && whole(run, int64(len(buf))) {
 		return &runResult{fuse.ReadResultFd(uintptr(run.FD), run.Pos, len(buf)), run.Ref}, fuse.OK // #nosec G115 -- a descriptor
 	}
 	n, err := r.fill(id(in.NodeId), off, run, buf)
@@ -28,6 +28,16 @@ func (r *raw) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadRes
 		return nil, r.status(err)
 	}
 	return fuse.ReadResultData(buf[:n]), fuse.OK
+}
+
+// whole reports whether a run can be spliced to a length. One of a layer must have it: a file that was cut short would
+// reach the kernel as a short read, which stands for zeros.
+func whole(run overlay.Run, n int64) bool {
+	if run.FD < 0 || run.Len < n {
+		return false
+	}
+	var st unix.Stat_t
+	return run.Len >= 1<<62 || unix.Fstat(run.FD, &st) == nil && run.Pos+n <= st.Size
 }
 
 // runResult is a read that go-fuse splices from the layer's file to the kernel.
@@ -61,8 +71,11 @@ func (r *raw) fill(node overlay.ID, off int64, run overlay.Run, buf []byte) (int
 			run.Ref.Release()
 		}
 		n += got
-		if err != nil || got < want || want == 0 || n == len(buf) {
+		if err != nil || n == len(buf) {
 			return n, err
+		}
+		if got < want || want == 0 {
+			return n, r.u.CheckEnd(node, off+int64(n))
 		}
 		if run, err = r.u.Data(node, off+int64(n)); err != nil {
 			return n, err

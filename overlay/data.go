@@ -2,6 +2,7 @@ package overlay
 
 import (
 	"errors"
+	"fmt"
 
 	"golang.org/x/sys/unix"
 )
@@ -24,6 +25,26 @@ func (u *Union) Data(id ID, off int64) (Run, error) {
 		return Run{}, err
 	}
 	return Run{FD: f.fd, Pos: off, Len: 1 << 62, Ref: f}, nil
+}
+
+// CheckEnd says whether a file that ran out of data at byte end ends there: a layer that has less than its file's size is
+// damaged, and must not be read as zeros.
+func (u *Union) CheckEnd(id ID, end int64) error {
+	rec, ok := u.tab.get(id)
+	if !ok {
+		return unix.ESTALE
+	}
+	if rec.flags&flagUpper != 0 && rec.flags&flagMetacopy == 0 {
+		return nil // its end is what it is
+	}
+	var a Attr
+	if err := u.lowers[rec.layer-1].Attr(rec.entry, &a); err != nil {
+		return err
+	}
+	if end < int64(a.Size) { // #nosec G115 -- a layer's sizes are below 2^63
+		return fmt.Errorf("%w: a file's data end at byte %d of %d", ErrCorrupt, end, a.Size)
+	}
+	return nil
 }
 
 // writable brings the whole of a file up and returns its descriptor, held.
@@ -86,13 +107,17 @@ func (u *Union) CopyRange(src ID, srcOff int64, dst ID, dstOff int64, n int) (in
 		defer run.Ref.Release()
 	}
 	if run.Len == 0 {
-		return 0, nil
+		return 0, u.CheckEnd(src, srcOff)
 	}
 	if run.FD < 0 {
 		return 0, unix.EOPNOTSUPP // a hole: the kernel copies by reading
 	}
 	pos := run.Pos
-	return unix.CopyFileRange(run.FD, &pos, out.fd, &dstOff, int(min(int64(n), run.Len)), 0)
+	n, err = unix.CopyFileRange(run.FD, &pos, out.fd, &dstOff, int(min(int64(n), run.Len)), 0)
+	if n == 0 && err == nil {
+		err = u.CheckEnd(src, srcOff)
+	}
+	return n, err
 }
 
 // Seek finds data or a hole at or after off: whence is SEEK_DATA or SEEK_HOLE of lseek(2).
