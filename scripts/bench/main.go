@@ -48,6 +48,9 @@ func main() {
 		return
 	}
 	if err := run(); err != nil {
+		if errors.Is(err, context.Canceled) {
+			err = errors.New("interrupted; nothing is written")
+		}
 		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
 		os.Exit(1)
 	}
