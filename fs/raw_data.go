@@ -109,8 +109,12 @@ func readRun(run overlay.Run, b []byte) (int, error) {
 // Write answers WRITE.
 func (r *raw) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
 	kill := in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0
-	n, err := r.u.Write(id(in.NodeId), data, int64(in.Offset), kill) // #nosec G115 -- the kernel's offsets are not negative
-	return uint32(n), r.status(err)                                  // #nosec G115 -- at most len(data)
+	write := r.u.Write
+	if in.WriteFlags&fuse.WRITE_CACHE != 0 {
+		write = r.u.WriteBack
+	}
+	n, err := write(id(in.NodeId), data, int64(in.Offset), kill) // #nosec G115 -- the kernel's offsets are not negative
+	return uint32(n), r.status(err)                              // #nosec G115 -- at most len(data)
 }
 
 // Fallocate answers FALLOCATE.

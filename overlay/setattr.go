@@ -27,7 +27,7 @@ func (u *Union) SetAttr(id ID, s *SetAttr, a *Attr) error {
 		return err
 	}
 	if s.Mode != nil || s.UID != nil || s.GID != nil || s.Atime != nil || s.Mtime != nil {
-		if err := u.withPlace(id, s.apply); err != nil {
+		if err := u.applyTimes(id, s); err != nil {
 			return err
 		}
 	}

@@ -57,6 +57,8 @@ type Union struct {
 	faceMu sync.Mutex // guards faces
 	faces  map[ID]lowerItem
 
+	times timeLocks
+
 	pinMu sync.Mutex // guards pins
 	pins  map[ID]*openFile
 }

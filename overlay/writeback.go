@@ -1,0 +1,63 @@
+package overlay
+
+import (
+	"errors"
+	"sync"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// timeLocks keep those who change times of one file apart. Few files share a lock, and it is held for one call of the
+// upper filesystem only.
+type timeLocks [64]sync.Mutex
+
+func (l *timeLocks) of(id ID) *sync.Mutex { return &l[id%ID(len(l))] }
+
+// WriteBack is Write for what the kernel's page cache held back. The time of modification is then the kernel's to tell,
+// and it need not tell it again after the data (fs/fuse/file.c: fuse_update_ctime_in_cache, fuse_flush_times), so it stays
+// what it was.
+func (u *Union) WriteBack(id ID, b []byte, off int64, kill bool) (int, error) {
+	f, err := u.writable(id)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Release()
+	if kill {
+		if err := killPriv(f.fd); err != nil {
+			return 0, err
+		}
+	}
+	mu := u.times.of(id)
+	mu.Lock()
+	defer mu.Unlock()
+	var st unix.Stat_t
+	if err := unix.Fstat(f.fd, &st); err != nil {
+		return 0, err
+	}
+	for {
+		n, err := unix.Pwrite(f.fd, b, off)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return 0, err
+		}
+		return n, setMtime(f.fd, st.Mtim)
+	}
+}
+
+// setMtime is futimens(3), without the way through /proc.
+func setMtime(fd int, t unix.Timespec) error {
+	ts := [2]unix.Timespec{{Nsec: unix.UTIME_OMIT}, t}
+	_, _, e := unix.Syscall6(unix.SYS_UTIMENSAT, uintptr(fd), 0, uintptr(unsafe.Pointer(&ts)), 0, 0, 0)
+	return errnoErr(e)
+}
+
+// applyTimes is s.apply while no one writes back.
+func (u *Union) applyTimes(id ID, s *SetAttr) error {
+	mu := u.times.of(id)
+	mu.Lock()
+	defer mu.Unlock()
+	return u.withPlace(id, s.apply)
+}
