@@ -234,8 +234,9 @@ func TestStress(t *testing.T) {
 	}
 }
 
-func stressRound(t *testing.T, seed uint64) {
-	r := newRig(t, 2)
+// stressTree fills the lower layers.
+func (r *rig) stressTree() {
+	r.Helper()
 	for layer := range 2 {
 		for _, n := range []string{"a/a/a", "a/b/c", "b/a", "b/c/d", "c/a/b", "d"} {
 			r.low(layer, n, fmt.Sprint(n, " of layer ", layer))
@@ -243,6 +244,11 @@ func stressRound(t *testing.T, seed uint64) {
 	}
 	r.linked("l/a", "a/l", "linked")
 	r.linked("c/b", "b/b", "linked too")
+}
+
+func stressRound(t *testing.T, seed uint64) {
+	r := newRig(t, 2)
+	r.stressTree()
 	r.open()
 	before := sums(t, r.lowers)
 	for half := range uint64(2) {
