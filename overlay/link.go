@@ -66,6 +66,7 @@ func (u *Union) linkAs(id ID, src *openFile, parent ID, name string) error {
 	}
 	d.version.Add(1)
 	u.reveal(id, parent, name)
+	u.addAlias(id, parent, name)
 	return nil
 }
 

@@ -19,6 +19,9 @@ func (u *Union) peek(parent ID, d *dir, h *openFile, name string) (ID, found, er
 		u.dropFound(&f)
 		return 0, keep, err
 	}
+	if !made && keep.hasOtherNames() {
+		u.addAlias(id, parent, name)
+	}
 	if !made || !keep.marks.metacopy && (keep.upper || !keep.linked()) {
 		return id, keep, nil
 	}
@@ -109,6 +112,8 @@ func (u *Union) tryUnlink(parent ID, name string) (ID, error) {
 type loss struct {
 	u       *Union
 	id      ID
+	parent  ID
+	name    string
 	pinned  bool // the inode was made reachable by descriptor
 	known   bool // it is known by the name that goes
 	last    bool // no name is left
@@ -121,7 +126,7 @@ type loss struct {
 // beforeLoss prepares an inode for losing a name. inUpper says that the name itself is in the upper layer.
 func (u *Union) beforeLoss(id, parent ID, p place, name string, f *found, inUpper bool) (*loss, error) {
 	rec, known, _ := u.tab.getNamed(id)
-	l := &loss{u: u, id: id, st: f.st, inUpper: inUpper}
+	l := &loss{u: u, id: id, parent: parent, name: name, st: f.st, inUpper: inUpper}
 	l.known = rec.parent == parent && known == name
 	l.indexed = rec.flags&flagIndexed != 0
 	switch {
@@ -135,6 +140,9 @@ func (u *Union) beforeLoss(id, parent ID, p place, name string, f *found, inUppe
 		}
 	default:
 		l.last = f.st.Nlink <= 1 || f.mode == unix.S_IFDIR
+	}
+	if l.known && !l.last && !l.indexed && u.useAlias(id, parent, name) {
+		return l, nil
 	}
 	if rec.flags&flagPinned == 0 && f.upper && (l.last || l.known && !l.indexed) {
 		l.pinned = true
@@ -152,6 +160,7 @@ func (l *loss) undo() {
 
 // done records that the name is gone.
 func (l *loss) done() error {
+	l.u.loseAlias(l.id, l.parent, l.name)
 	l.u.tab.update(l.id, func(r *record) {
 		if l.pinned {
 			r.flags |= flagPinned

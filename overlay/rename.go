@@ -322,7 +322,10 @@ func (r *renaming) changed() {
 func (r *renaming) follow(from, to *end) {
 	rec, name, ok := r.u.tab.getNamed(from.id)
 	if !ok || rec.parent != from.parent || name != from.name {
-		return // it is known by another of its names
+		// It is known by another of its names.
+		r.u.loseAlias(from.id, from.parent, from.name)
+		r.u.addAlias(from.id, to.parent, to.name)
+		return
 	}
 	r.u.Forget(r.u.tab.move(from.id, to.parent, to.name), 1)
 }

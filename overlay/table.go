@@ -24,6 +24,7 @@ const (
 	flagUnlinked                    // no name is left
 	flagLinked                      // the lower file has several names
 	flagFaced                       // its attributes are those of Union.faces, its data those of (layer, entry)
+	flagAliased                     // it has an entry in Union.aliases
 	flagDir
 )
 

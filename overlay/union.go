@@ -59,6 +59,9 @@ type Union struct {
 
 	times timeLocks
 
+	aliasMu sync.Mutex // guards aliases
+	aliases map[ID]alias
+
 	pinMu sync.Mutex // guards pins
 	pins  map[ID]*openFile
 }
@@ -104,6 +107,8 @@ func New(cfg Config) (*Union, error) {
 		copies: map[ID]*copyUp{},
 		faces:  map[ID]lowerItem{},
 		pins:   map[ID]*openFile{},
+
+		aliases: map[ID]alias{},
 	}
 	for i := len(u.lowers) - 1; i >= 0; i-- {
 		u.byID[u.lowers[i].ID()] = i
@@ -267,6 +272,11 @@ func (u *Union) release(id ID, gone *dead) {
 	}
 	if gone.flags&flagFaced != 0 {
 		u.dropFace(id)
+	}
+	if gone.flags&flagAliased != 0 {
+		if a, ok := u.takeAlias(id, nil); ok {
+			u.Forget(a.parent, 1)
+		}
 	}
 	if gone.dir != nil {
 		u.forgetLowers(gone.dir.lowers)

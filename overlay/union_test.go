@@ -136,6 +136,9 @@ func (r *rig) checkEmpty() {
 	for i, l := range r.layers {
 		r.checkTable(r.lowers[i], l.tab, l.fds)
 	}
+	if n := len(r.u.aliases); n > 0 {
+		r.Errorf("%d second names still known", n)
+	}
 	if n := len(r.u.pins); n > 0 {
 		r.Errorf("%d inodes still pinned", n)
 	}
