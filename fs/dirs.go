@@ -86,7 +86,7 @@ func lockDir(f *os.File) error {
 		case !errors.Is(err, unix.EWOULDBLOCK):
 			return nil // held, or on a filesystem that knows no locks of directories
 		case time.Now().After(end):
-			return fmt.Errorf("%s: %w by another plyfs mount, or by programs that still use one that was detached", f.Name(), ErrBusy)
+			return fmt.Errorf("upper or work directory %s: %w by another plyfs mount, or by programs that still use one that was detached", f.Name(), ErrBusy)
 		}
 		time.Sleep(pause)
 	}

@@ -104,6 +104,31 @@ func TestOverlayForeground(t *testing.T) {
 	}
 }
 
+// TestOverlayUserNamespace mounts as root of a user namespace, as rootless podman does: marks are then user.* xattrs.
+func TestOverlayUserNamespace(t *testing.T) {
+	needTools(t, "unshare", "getfattr")
+	u := newUnion(t, 1)
+	u.write(u.lowers[0]+"/d/f", "x")
+	u.write(u.lowers[0]+"/rm", "x")
+	out := tool(t, "unshare", "-Urm", "sh", "-ec", fmt.Sprintf(`
+%[1]s overlay -o %[2]s %[3]s
+cd %[3]s; cat d/f; rm rm; rm -r d; mkdir d; echo y > d/new; ls; ls d; cd /
+umount %[3]s`, plyfsBinary(), u.options("nosuid"), u.mnt))
+	if want := "xd\nnew\n"; out != want {
+		t.Errorf("%q, want %q", out, want)
+	}
+	if got := u.xattr(u.upper+"/d", "user.overlay.opaque"); got != "y" {
+		t.Errorf("user.overlay.opaque is %q", got)
+	}
+	u.mount()
+	if _, err := os.Stat(u.path("rm")); !os.IsNotExist(err) {
+		t.Errorf("rm is back: %v", err)
+	}
+	if left, err := os.ReadDir(u.path("d")); err != nil || len(left) != 1 {
+		t.Errorf("d holds %v, %v", left, err)
+	}
+}
+
 // inNamespace runs a script where the helpers of mount(8) are the binary under test, in a mount namespace of its own.
 func (u *union) inNamespace(script string) string {
 	u.t.Helper()
