@@ -177,3 +177,34 @@ func TestTmpfileAndLink(t *testing.T) {
 	r.reopen()
 	r.reads("named", "data")
 }
+
+// TestImmutableHardLink: none of its names can be removed or replaced, those in lower layers neither.
+func TestImmutableHardLink(t *testing.T) {
+	r := newRig(t, 1)
+	r.linked("a", "b", "data")
+	r.low(0, "c", "other")
+	r.open()
+	r.chmod("a", 0o600)
+	flags := make([]byte, 4)
+	setFlags := func(v byte) {
+		t.Helper()
+		flags[0] = v
+		if err := r.u.Ioctl(r.id("a"), IocSetFlags, flags); err != nil {
+			t.Skipf("no inode flags here: %v", err)
+		}
+	}
+	setFlags(unix.STATX_ATTR_IMMUTABLE) // FS_IMMUTABLE_FL has the same value
+	defer setFlags(0)
+	r.want(r.u.Unlink(RootID, "b"), unix.EPERM)
+	r.want(r.rename("c", "b", 0), unix.EPERM)
+	for range 2 {
+		for _, n := range []string{"a", "b"} {
+			r.reads(n, "data")
+			if links := r.attr(n).Nlink; links != 2 {
+				t.Errorf("%s has %d links, want 2", n, links)
+			}
+		}
+		r.reads("c", "other")
+		r.reopen()
+	}
+}

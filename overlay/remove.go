@@ -135,8 +135,14 @@ func (u *Union) beforeLoss(id, parent ID, p place, name string, f *found, inUppe
 	case l.indexed:
 		l.nlink = int(f.st.Nlink) + parseNlink(f.marks.nlink) // #nosec G115 -- a link count
 		l.last = l.nlink <= 1
+		ip := u.indexPlace(&rec)
 		if l.last {
-			p = u.indexPlace(&rec)
+			p = ip
+		}
+		// The count is set once the name is gone, since one too low would free the file early. Whether it can be, an
+		// immutable file's cannot, must be known before.
+		if err := ip.setxattr(u.up.overlay+xattrNlink, []byte(f.marks.nlink), 0); err != nil {
+			return nil, err
 		}
 	default:
 		l.last = f.st.Nlink <= 1 || f.mode == unix.S_IFDIR
