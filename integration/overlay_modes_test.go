@@ -1,9 +1,10 @@
 package integration
 
 import (
+	"bytes"
+	endian "encoding/binary"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -86,6 +87,11 @@ func TestOverlayIndex(t *testing.T) {
 		for _, when := range []string{"", " after a remount"} {
 			if got := u.read(u.path("b")); got != want || u.read(u.path("a")) != "new" {
 				t.Errorf("%s%s: b reads %q, want %q", option, when, got, want)
+			}
+			for _, n := range []string{"a", "b"} {
+				if ino, listed := u.stat(u.path(n)).Ino, u.listed(n); ino != listed {
+					t.Errorf("%s%s: %s has the inode number %x, listed as %x", option, when, n, ino, listed)
+				}
 			}
 			if ino := u.stat(u.path("a")).Ino; ino != before {
 				t.Errorf("%s%s: inode number %x became %x", option, when, before, ino)
@@ -231,17 +237,25 @@ func TestOverlayInodeNumbers(t *testing.T) {
 	}
 }
 
-// listed is the inode number that a listing of the root gives for a name.
+// listed is the inode number that a listing of the root gives for a name, whatever stat says.
 func (u *union) listed(name string) uint64 {
 	u.t.Helper()
-	lines := strings.Split(tool(u.t, "ls", "-Ui1", u.mnt), "\n")
-	i := slices.IndexFunc(lines, func(l string) bool { return strings.HasSuffix(l, " "+name) })
-	if i < 0 {
-		u.t.Fatalf("%s is not listed: %q", name, lines)
+	fd, err := unix.Open(u.mnt, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	u.ok(err)
+	defer unix.Close(fd) //nolint:errcheck // only read from
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := unix.Getdents(fd, buf)
+		u.ok(err)
+		if n == 0 {
+			u.t.Fatalf("%s is not listed", name)
+		}
+		// struct linux_dirent64 of getdents64(2)
+		for b := buf[:n]; len(b) > 0; b = b[endian.NativeEndian.Uint16(b[16:]):] {
+			text := b[19:endian.NativeEndian.Uint16(b[16:])]
+			if string(text[:bytes.IndexByte(text, 0)]) == name {
+				return endian.NativeEndian.Uint64(b)
+			}
+		}
 	}
-	var ino uint64
-	for _, c := range strings.Fields(lines[i])[0] {
-		ino = ino*10 + uint64(c-'0') // #nosec G115 -- digits
-	}
-	return ino
 }

@@ -152,16 +152,25 @@ func (m *merger) skip(cookie uint64, name string) error {
 
 // ino is the inode number that stat shows for an entry.
 func (m *merger) ino(c *cursor, e *DirEntry) (uint64, error) {
-	if c.layer >= 0 {
+	switch {
+	case c.layer < 0:
+	case m.u.modes.NoIndex && e.Mode != unix.S_IFDIR: // it may be a name that came apart
+		return m.resolved(e, m.u.lowerIno(c.layer, e.Ino))
+	default:
 		return m.u.lowerIno(c.layer, e.Ino), nil
 	}
 	if !m.d.impure.Load() && (e.Mode != unix.S_IFDIR || len(m.d.lowers) == 0) {
 		return upperIno(e.Ino), nil
 	}
+	return m.resolved(e, upperIno(e.Ino))
+}
+
+// resolved is the inode number that a lookup finds.
+func (m *merger) resolved(e *DirEntry, ino uint64) (uint64, error) {
 	f, err := m.u.resolve(m.parent, m.d, m.h, e.Name)
 	if err != nil {
 		if errors.Is(err, unix.ENOENT) { // an old snapshot's name
-			return upperIno(e.Ino), nil
+			return ino, nil
 		}
 		return 0, err
 	}
