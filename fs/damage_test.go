@@ -45,7 +45,7 @@ func TestDamagedLayer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer short.Close() //nolint:errcheck // nothing was written
+	defer short.Close()
 	for name, data := range map[string]func() (overlay.Run, error){
 		"panic":     func() (overlay.Run, error) { panic("damaged") },
 		"error":     func() (overlay.Run, error) { return overlay.Run{}, overlay.ErrCorrupt },

@@ -107,8 +107,10 @@ var dataScenes = []scene{
 	}},
 	{name: "fallocate", prepare: func(s *sight) { s.make("f", strings.Repeat("f", 64<<10), 0, 0o644) }, act: func(s *sight) {
 		fd := s.open("f", unix.O_RDWR)
-		for _, mode := range []uint32{0, unix.FALLOC_FL_KEEP_SIZE, unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE,
-			unix.FALLOC_FL_ZERO_RANGE, unix.FALLOC_FL_ZERO_RANGE | unix.FALLOC_FL_KEEP_SIZE} {
+		for _, mode := range []uint32{
+			0, unix.FALLOC_FL_KEEP_SIZE, unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE,
+			unix.FALLOC_FL_ZERO_RANGE, unix.FALLOC_FL_ZERO_RANGE | unix.FALLOC_FL_KEEP_SIZE,
+		} {
 			s.say(fmt.Sprintf("mode %x", mode), unix.Fallocate(fd, mode, 4096*int64(mode+1), 64<<10))
 			b, err := os.ReadFile(s.at("f"))
 			s.say("now", len(b), bytes.Count(b, []byte("f")), err)

@@ -67,7 +67,7 @@ func TestLongCopyUpLeavesTheRestAlone(t *testing.T) {
 		}
 	case <-time.After(20 * time.Second):
 		t.Error("reads and writes elsewhere wait for the copy-up")
-		defer func() { <-rest }()
+		defer func() { _ = <-rest }() // it was waited for too long already
 	}
 	close(slow.goOn)
 	if err := <-wrote; err != nil {
