@@ -22,9 +22,10 @@ func TestWaitReleased(t *testing.T) {
 		t.Fatal(err)
 	}
 	var released atomic.Bool
+	held := lock
 	time.AfterFunc(30*time.Millisecond, func() {
 		released.Store(true)
-		if err := lock.Release(); err != nil {
+		if err := held.Release(); err != nil {
 			t.Error(err)
 		}
 	})
