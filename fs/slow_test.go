@@ -67,7 +67,11 @@ func TestLongCopyUpLeavesTheRestAlone(t *testing.T) {
 		}
 	case <-time.After(20 * time.Second):
 		t.Error("reads and writes elsewhere wait for the copy-up")
-		defer func() { _ = <-rest }() // it was waited for too long already
+		defer func() {
+			if err := <-rest; err != nil {
+				t.Error(err)
+			}
+		}()
 	}
 	close(slow.goOn)
 	if err := <-wrote; err != nil {
