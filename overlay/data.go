@@ -1,7 +1,6 @@
 package overlay
 
 import (
-	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -64,22 +63,34 @@ func (u *Union) writable(id ID) (*openFile, error) {
 
 // Write writes at off and returns how much of b was written. kill clears setuid, setgid and capabilities first.
 func (u *Union) Write(id ID, b []byte, off int64, kill bool) (int, error) {
-	f, err := u.writable(id)
+	f, err := u.toWrite(id, kill)
 	if err != nil {
 		return 0, err
 	}
 	defer f.Release()
-	if kill {
-		if err := killPriv(f.fd); err != nil {
-			return 0, err
-		}
+	return pwrite(f.fd, b, off)
+}
+
+// toWrite is writable, for a write that clears setuid, setgid and capabilities first when kill is set.
+func (u *Union) toWrite(id ID, kill bool) (*openFile, error) {
+	f, err := u.writable(id)
+	if err != nil || !kill {
+		return f, err
 	}
-	for {
-		n, err := unix.Pwrite(f.fd, b, off)
-		if !errors.Is(err, unix.EINTR) {
-			return max(n, 0), err
-		}
+	if err := killPriv(f.fd); err != nil {
+		f.Release()
+		return nil, err
 	}
+	return f, nil
+}
+
+// pwrite is pwrite(2), begun again when a signal interrupts it.
+func pwrite(fd int, b []byte, off int64) (n int, err error) {
+	err = retryEINTR(func() error {
+		n, err = unix.Pwrite(fd, b, off)
+		return err
+	})
+	return max(n, 0), err
 }
 
 // Fallocate is fallocate(2).

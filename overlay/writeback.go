@@ -1,7 +1,6 @@
 package overlay
 
 import (
-	"errors"
 	"sync"
 	"unsafe"
 
@@ -18,16 +17,11 @@ func (l *timeLocks) of(id ID) *sync.Mutex { return &l[id%ID(len(l))] }
 // and it need not tell it again after the data (fs/fuse/file.c: fuse_update_ctime_in_cache, fuse_flush_times), so it stays
 // what it was.
 func (u *Union) WriteBack(id ID, b []byte, off int64, kill bool) (int, error) {
-	f, err := u.writable(id)
+	f, err := u.toWrite(id, kill)
 	if err != nil {
 		return 0, err
 	}
 	defer f.Release()
-	if kill {
-		if err := killPriv(f.fd); err != nil {
-			return 0, err
-		}
-	}
 	mu := u.times.of(id)
 	mu.Lock()
 	defer mu.Unlock()
@@ -35,16 +29,11 @@ func (u *Union) WriteBack(id ID, b []byte, off int64, kill bool) (int, error) {
 	if err := unix.Fstat(f.fd, &st); err != nil {
 		return 0, err
 	}
-	for {
-		n, err := unix.Pwrite(f.fd, b, off)
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		if err != nil {
-			return 0, err
-		}
-		return n, setMtime(f.fd, st.Mtim)
+	n, err := pwrite(f.fd, b, off)
+	if err != nil {
+		return 0, err
 	}
+	return n, setMtime(f.fd, st.Mtim)
 }
 
 // setMtime is futimens(3), without the way through /proc.
