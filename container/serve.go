@@ -12,6 +12,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"github.com/sirupsen/logrus"
@@ -97,8 +98,37 @@ func config(st *layerstore.Store, c layerstore.Container, layers []overlay.Layer
 		dir := st.ContainerDir(c.ID)
 		cfg.Upper = filepath.Join(dir, "upper")
 		cfg.Work = filepath.Join(dir, "work")
+		if !mayGiveAway() {
+			cfg.Modes.Owners = overlay.OwnersUser
+		}
 	}
 	return cfg
+}
+
+// mayGiveAway reports whether this process may give files to the owners that images know: 16 bits of them, for a root
+// whose user namespace has them.
+func mayGiveAway() bool {
+	const owners = 1 << 16
+	if os.Geteuid() != 0 {
+		return false
+	}
+	for _, name := range []string{"/proc/self/uid_map", "/proc/self/gid_map"} {
+		text, err := os.ReadFile(name) // #nosec G304 -- one of two
+		if err != nil {
+			return true // a kernel without user namespaces
+		}
+		count := uint64(0) // owners from 0 on, whose ranges are in order
+		for line := range strings.Lines(string(text)) {
+			var first, host, n uint64
+			if _, err := fmt.Sscan(line, &first, &host, &n); err == nil && first == count {
+				count += n
+			}
+		}
+		if count < owners {
+			return false
+		}
+	}
+	return true
 }
 
 // openLayers opens a container's layers, top first: all or none.

@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/overlay"
 )
 
 // scene is a piece of behaviour that a mount must share with the filesystem below it. prepare makes what is there
@@ -102,7 +104,15 @@ func as(uid int, f func()) {
 
 // TestAsOnLocalFilesystem plays each scene on a plain directory, on a mount that has what was prepared in its lower
 // layer, and on one that has it in its upper.
-func TestAsOnLocalFilesystem(t *testing.T) {
+func TestAsOnLocalFilesystem(t *testing.T) { asOnLocal(t, overlay.OwnersAsFound) }
+
+// TestAsOnLocalFilesystemByXattr does it with owners and modes in xattrs.
+func TestAsOnLocalFilesystemByXattr(t *testing.T) {
+	t.Run("security", func(t *testing.T) { asOnLocal(t, overlay.OwnersSecurity) })
+	t.Run("user", func(t *testing.T) { asOnLocal(t, overlay.OwnersUser) })
+}
+
+func asOnLocal(t *testing.T, owners overlay.Owners) {
 	unix.Umask(0)
 	for _, sc := range scenes() {
 		t.Run(sc.name, func(t *testing.T) {
@@ -110,6 +120,7 @@ func TestAsOnLocalFilesystem(t *testing.T) {
 			letIn(t, plain)
 			want := playScene(t, sc, true, plain)
 			s := newStage(t, 1)
+			s.owners = owners
 			letIn(t, s.mnt)
 			if sc.prepare != nil {
 				sc.prepare(&sight{T: t, dir: s.lowers[0]})

@@ -11,11 +11,14 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/plyfs/plyfs/overlay"
 )
 
 var (
-	modelSeed = flag.Uint64("model.seed", 0, "seed of the model test's operations; 0 takes a new one")
-	modelTime = flag.Duration("model.time", 10*time.Second, "how long the model test runs")
+	modelSeed   = flag.Uint64("model.seed", 0, "seed of the model test's operations; 0 takes a new one")
+	modelOwners = flag.Uint("model.owners", 0, "overlay.Owners of the model test's mount; with 3, a symlink given away may have another number after a remount")
+	modelTime   = flag.Duration("model.time", 10*time.Second, "how long the model test runs")
 )
 
 // model runs the same operations on a mount and on a plain directory, which is what the mount must be like.
@@ -287,6 +290,7 @@ func names(ops []op) string {
 // plain directory with the same history.
 func play(t *testing.T, low, ops []op) string {
 	m := &model{t: t, stage: newStage(t, 2), plain: filepath.Join(t.TempDir(), "plain")}
+	m.stage.owners = overlay.Owners(*modelOwners)    // #nosec G115 -- small
 	if err := os.Mkdir(m.plain, 0o755); err != nil { // #nosec G301 -- as the mount's root
 		t.Fatal(err)
 	}

@@ -22,6 +22,7 @@ type stage struct {
 	mnt    string
 	names  []string                            // of lowers, or none
 	wrap   func(l overlay.Layer) overlay.Layer // put around each layer, nil for nothing
+	owners overlay.Owners
 	server *fs.Server
 }
 
@@ -55,6 +56,7 @@ func (s *stage) mount() {
 	s.t.Helper()
 	cfg := fs.Config{Mountpoint: s.mnt, AllowOther: true, Log: logrus.New(), Source: "plyfs-test", Names: s.names}
 	cfg.Log.SetOutput(s.t.Output())
+	cfg.Modes.Owners = s.owners
 	if s.upper != "" {
 		cfg.Upper, cfg.Work = s.upper, s.work
 	}

@@ -25,7 +25,7 @@ func (u *Union) GetAttr(id ID, a *Attr) error {
 				delta = parseNlink(string(v))
 			}
 		}
-		return p.stat(&st)
+		return u.up.over.stat(p, &st)
 	})
 	if err != nil {
 		return err

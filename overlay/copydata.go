@@ -13,7 +13,7 @@ const xattrCapability = "security.capability"
 // copyAttrs gives an upper inode the owner, xattrs, mode and times of a lower one, in the order in which none undoes
 // another.
 func (u *Union) copyAttrs(p place, layer int, e Entry, a *Attr) error {
-	if err := p.chown(int(a.UID), int(a.GID)); err != nil {
+	if err := u.up.own(p, a.UID, a.GID, a.Mode, decodeDev(a.Rdev)); err != nil {
 		return err
 	}
 	names, err := u.lowers[layer].Xattrs(e)
@@ -28,14 +28,12 @@ func (u *Union) copyAttrs(p place, layer int, e Entry, a *Attr) error {
 		if err != nil {
 			return err
 		}
-		if err := p.setxattr(n, v, 0); err != nil && !errors.Is(err, unix.ENOTSUP) {
+		if err := p.setxattr(u.up.over.encode(n), v, 0); err != nil && !errors.Is(err, unix.ENOTSUP) {
 			return err
 		}
 	}
-	if a.Mode&unix.S_IFMT != unix.S_IFLNK {
-		if err := p.chmod(a.Mode & 0o7777); err != nil {
-			return err
-		}
+	if err := u.up.setMode(p, a.Mode); err != nil {
+		return err
 	}
 	return p.utimens(&[2]unix.Timespec{
 		{Sec: a.Atime.Sec, Nsec: int64(a.Atime.Nsec)}, {Sec: a.Mtime.Sec, Nsec: int64(a.Mtime.Nsec)},

@@ -121,8 +121,11 @@ func (w *working) prepare(rec *record, name string, size int64, data bool) error
 		if target, err = w.u.lowers[w.layer].Readlink(w.entry); err == nil {
 			err = unix.Symlinkat(target, p.fd, p.name)
 		}
+		if err == nil && w.u.up.over.user() { // a symlink could not hold the origin mark
+			err = w.u.up.ownLink(p, w.a.UID, w.a.GID, true)
+		}
 	default:
-		err = unix.Mknodat(p.fd, p.name, w.a.Mode&unix.S_IFMT|0o600, int(decodeDev(w.a.Rdev))) // #nosec G115 -- 32 bits
+		err = w.u.up.special(p, w.a.Mode, 0o600, w.a.Rdev)
 	}
 	if err != nil {
 		return err

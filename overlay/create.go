@@ -48,7 +48,7 @@ func (u *Union) inheritance(d *dir, h *openFile) (uint32, error) {
 	v := inheritKnown
 	p := at(h)
 	var st unix.Stat_t
-	if err := p.stat(&st); err != nil {
+	if err := u.up.over.stat(p, &st); err != nil {
 		return 0, err
 	}
 	if st.Mode&unix.S_ISGID != 0 {
@@ -72,6 +72,7 @@ type making struct {
 	name string
 	cred Cred
 	mode uint32 // type and permissions asked for
+	rdev uint32
 	make func(fd int, name string, perm uint32) error
 	st   unix.Stat_t // of the inode made
 }
@@ -99,7 +100,7 @@ func (m *making) run() error {
 		return err
 	}
 	p := place{m.h.fd, m.name}
-	err = m.make(p.fd, p.name, perm)
+	err = m.make(p.fd, p.name, m.u.up.making(m.mode&unix.S_IFMT|perm))
 	if errors.Is(err, unix.EEXIST) {
 		var st unix.Stat_t
 		if serr := p.stat(&st); serr != nil {
@@ -159,6 +160,9 @@ func (u *Union) lowerItem(d *dir, name string) (Item, error) {
 
 // finish gives a new inode its owner and the mode bits that changing the owner took away.
 func (m *making) finish(p place, inherit, perm uint32) error {
+	if m.u.up.over != "" {
+		return m.finishOverride(p, inherit, perm)
+	}
 	gid := int(m.cred.GID)
 	if inherit&inheritGroup != 0 {
 		gid = -1
@@ -174,6 +178,30 @@ func (m *making) finish(p place, inherit, perm uint32) error {
 	return p.stat(&m.st)
 }
 
+// finishOverride is finish where owners and modes are in xattrs: the host makes nothing inherit them.
+func (m *making) finishOverride(p place, inherit, perm uint32) error {
+	up, gid, t := m.u.up, m.cred.GID, m.mode&unix.S_IFMT
+	var st unix.Stat_t
+	if inherit&inheritGroup != 0 {
+		if err := up.over.stat(at(m.h), &st); err != nil {
+			return err
+		}
+		if gid = st.Gid; t == unix.S_IFDIR {
+			perm |= unix.S_ISGID
+		}
+	}
+	if inherit&inheritACL != 0 && t != unix.S_IFLNK {
+		if err := p.stat(&st); err != nil {
+			return err
+		}
+		perm = perm&^0o777 | perm&st.Mode&0o777
+	}
+	if err := up.own(p, m.cred.UID, gid, t|perm, decodeDev(m.rdev)); err != nil {
+		return err
+	}
+	return up.over.stat(p, &m.st)
+}
+
 // overWhiteout makes the inode in the work directory and puts it in the whiteout's place in one step.
 func (m *making) overWhiteout(inherit, perm uint32) error {
 	up := m.u.up
@@ -183,7 +211,7 @@ func (m *making) overWhiteout(inherit, perm uint32) error {
 	}
 	defer clean()
 	tmp := place{at, up.tempName()}
-	if err := m.make(tmp.fd, tmp.name, perm); err != nil {
+	if err := m.make(tmp.fd, tmp.name, m.u.up.making(m.mode&unix.S_IFMT|perm)); err != nil {
 		return err
 	}
 	err = m.finish(tmp, inherit, perm)
@@ -240,7 +268,7 @@ func (m *making) workAlike(inherit uint32) (int, func(), error) {
 
 func (m *making) likeParent(p place, inherit uint32) error {
 	parent := at(m.h)
-	if inherit&inheritGroup != 0 {
+	if inherit&inheritGroup != 0 && m.u.up.over == "" {
 		var st unix.Stat_t
 		if err := parent.stat(&st); err != nil {
 			return err
@@ -263,7 +291,7 @@ func (m *making) likeParent(p place, inherit uint32) error {
 }
 
 // create makes an inode under a new name and returns it, held.
-func (u *Union) create(parent ID, name string, c Cred, mode uint32, a *Attr,
+func (u *Union) create(parent ID, name string, c Cred, mode, rdev uint32, a *Attr,
 	mk func(fd int, name string, perm uint32) error,
 ) (ID, error) {
 	if err := checkName(name); err != nil {
@@ -275,7 +303,7 @@ func (u *Union) create(parent ID, name string, c Cred, mode uint32, a *Attr,
 	}
 	defer h.Release()
 	defer d.mu.Unlock()
-	m := &making{u: u, d: d, h: h, name: name, cred: c, mode: mode, make: mk}
+	m := &making{u: u, d: d, h: h, name: name, cred: c, mode: mode, rdev: rdev, make: mk}
 	if err := m.run(); err != nil {
 		return 0, err
 	}
@@ -297,19 +325,19 @@ func (u *Union) Mknod(parent ID, name string, c Cred, mode, rdev uint32, a *Attr
 	if mode&unix.S_IFMT == unix.S_IFCHR && rdev == 0 {
 		return 0, unix.EPERM // it would be a whiteout
 	}
-	return u.create(parent, name, c, mode, a, func(fd int, name string, perm uint32) error {
-		return unix.Mknodat(fd, name, mode&unix.S_IFMT|perm, int(decodeDev(rdev))) // #nosec G115 -- 32 bits
+	return u.create(parent, name, c, mode, rdev, a, func(fd int, name string, perm uint32) error {
+		return u.up.special(place{fd, name}, mode, perm, rdev)
 	})
 }
 
 // Mkdir makes a directory.
 func (u *Union) Mkdir(parent ID, name string, c Cred, mode uint32, a *Attr) (ID, error) {
-	return u.create(parent, name, c, mode&0o7777|unix.S_IFDIR, a, unix.Mkdirat)
+	return u.create(parent, name, c, mode&0o7777|unix.S_IFDIR, 0, a, unix.Mkdirat)
 }
 
 // Symlink makes a symlink.
 func (u *Union) Symlink(parent ID, name, target string, c Cred, a *Attr) (ID, error) {
-	return u.create(parent, name, c, unix.S_IFLNK|0o777, a, func(fd int, name string, _ uint32) error {
+	return u.create(parent, name, c, unix.S_IFLNK|0o777, 0, a, func(fd int, name string, _ uint32) error {
 		return unix.Symlinkat(target, fd, name)
 	})
 }
@@ -331,7 +359,7 @@ func (u *Union) Tmpfile(parent ID, c Cred, mode uint32, a *Attr) (ID, error) {
 	if inherit&inheritACL == 0 {
 		perm &^= c.Umask
 	}
-	fd, err := openRetry(h.fd, ".", unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, perm)
+	fd, err := openRetry(h.fd, ".", unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, u.up.making(unix.S_IFREG|perm))
 	if err != nil {
 		return 0, err
 	}

@@ -68,6 +68,11 @@ func (u *Union) Write(id ID, b []byte, off int64, kill bool) (int, error) {
 		return 0, err
 	}
 	defer f.Release()
+	if u.up.over.user() {
+		if err := u.up.dropCapability(place{fd: f.fd}); err != nil {
+			return 0, err
+		}
+	}
 	return pwrite(f.fd, b, off)
 }
 
@@ -77,7 +82,7 @@ func (u *Union) toWrite(id ID, kill bool) (*openFile, error) {
 	if err != nil || !kill {
 		return f, err
 	}
-	if err := killPriv(f.fd); err != nil {
+	if err := u.up.killPriv(f.fd); err != nil {
 		f.Release()
 		return nil, err
 	}
@@ -227,7 +232,7 @@ func (u *Union) Readlink(id ID) (target string, err error) {
 		return u.lowers[rec.layer-1].Readlink(rec.entry)
 	}
 	err = u.withPlace(id, func(p place) (err error) {
-		target, err = p.readlink()
+		target, err = u.up.over.readlink(p)
 		return err
 	})
 	return target, err

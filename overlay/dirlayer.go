@@ -10,7 +10,7 @@ import (
 )
 
 // DirLayer is a read-only layer that is a directory of the host, which must not change while it is used. It reads the
-// whiteouts and opaque marks of kernel overlayfs.
+// whiteouts and opaque marks of kernel overlayfs, and what fuse-overlayfs and containers/storage write of owners.
 type DirLayer struct {
 	id     uint64
 	dev    uint64
@@ -18,6 +18,7 @@ type DirLayer struct {
 	tab    *table
 	fds    *fdCache
 	opaque bool
+	over   overrides
 }
 
 // NewDirLayer opens a directory as a layer. maxFDs bounds the descriptors kept open for later use, 0 means 256.
@@ -48,6 +49,10 @@ func NewDirLayer(path string, maxFDs int) (*DirLayer, error) {
 		return nil, err
 	}
 	l.opaque = flags&FlagOpaque != 0
+	if l.over, err = foundOverrides(place{fd: fd}); err != nil {
+		l.root.Release()
+		return nil, fmt.Errorf("lower directory %s: %w", path, err)
+	}
 	if !l.opaque {
 		if l.opaque, err = dotOpaqueIn(place{fd, "."}); err != nil {
 			l.root.Release()
@@ -134,6 +139,9 @@ func (l *DirLayer) Lookup(dir Entry, name string) (Item, error) {
 	}
 	if isWhiteout(&st) {
 		return Item{}, nil
+	}
+	if err := l.over.show(p, &st); err != nil {
+		return Item{}, err
 	}
 	it := Item{Ino: l.ino(&st), Mode: st.Mode & unix.S_IFMT}
 	rec := record{ino: it.Ino, parent: parent, mode: it.Mode}
@@ -227,7 +235,7 @@ func (l *DirLayer) withPlace(id ID, f func(p place) error) error {
 func (l *DirLayer) Attr(e Entry, a *Attr) error {
 	return l.withPlace(entryID(e), func(p place) error {
 		var st unix.Stat_t
-		if err := p.stat(&st); err != nil {
+		if err := l.over.stat(p, &st); err != nil {
 			return err
 		}
 		fromStat(a, &st)
@@ -253,7 +261,7 @@ func (l *DirLayer) ReadDir(dirEntry Entry, after uint64, buf []DirEntry) (int, e
 	if d == nil {
 		return 0, unix.ENOTDIR
 	}
-	s, err := listUpper(d, h, false, true)
+	s, err := listUpper(d, h, false, true, l.over)
 	if err != nil {
 		return 0, err
 	}
@@ -273,7 +281,7 @@ func (t *table) setDir(id ID) {
 // Readlink returns a symlink's target.
 func (l *DirLayer) Readlink(e Entry) (target string, err error) {
 	err = l.withPlace(entryID(e), func(p place) (err error) {
-		target, err = p.readlink()
+		target, err = l.over.readlink(p)
 		return err
 	})
 	return target, err
@@ -282,8 +290,16 @@ func (l *DirLayer) Readlink(e Entry) (target string, err error) {
 // Xattr returns the value of an xattr.
 func (l *DirLayer) Xattr(e Entry, name string) (v []byte, err error) {
 	err = l.withPlace(entryID(e), func(p place) (err error) {
-		v, err = p.value(name)
-		return err
+		v, err = p.value(l.over.encode(name))
+		if l.over == "" || err != nil || name != xattrACL {
+			return err
+		}
+		var st unix.Stat_t
+		if err := l.over.stat(p, &st); err != nil {
+			return err
+		}
+		showACL(v, st.Mode)
+		return nil
 	})
 	return v, err
 }
@@ -294,6 +310,9 @@ func (l *DirLayer) Xattrs(e Entry) (names []string, err error) {
 		names, err = p.names()
 		if errors.Is(err, unix.ENOTSUP) {
 			err = nil
+		}
+		for i, n := range names {
+			names[i] = l.over.decode(n)
 		}
 		return err
 	})

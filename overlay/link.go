@@ -14,6 +14,9 @@ func (u *Union) Link(id, parent ID, name string, a *Attr) (ID, error) {
 	if err := u.copyUpMeta(id); err != nil {
 		return 0, err
 	}
+	if err := u.fileLink(id); err != nil {
+		return 0, err
+	}
 	var src *openFile
 	err := u.withPlace(id, func(p place) error {
 		fd, err := p.open(unix.O_PATH)

@@ -119,7 +119,7 @@ func (u *Union) resolve(parent ID, d *dir, h *openFile, name string) (found, err
 			}
 		case err != nil:
 			return f, err
-		case isWhiteout(&f.st):
+		case !f.upper: // a whiteout
 			return f, unix.ENOENT
 		}
 	}
@@ -158,9 +158,13 @@ func (u *Union) resolveUpper(p place, f *found) error {
 	if isWhiteout(&f.st) {
 		return nil
 	}
+	own := f.st.Mode & unix.S_IFMT
+	if err := u.up.over.show(p, &f.st); err != nil {
+		return err
+	}
 	f.upper, f.mode = true, f.st.Mode&unix.S_IFMT
 	var err error
-	f.marks, err = u.readMarks(p, f.mode)
+	f.marks, err = u.readMarks(p, own)
 	if err == nil && f.mode == unix.S_IFDIR && !u.up.plain && !f.marks.opaque {
 		f.marks.opaque, err = dotOpaqueIn(p)
 	}
@@ -172,6 +176,8 @@ func (u *Union) number(f *found) {
 	switch {
 	case f.apart != 0:
 		f.ino = f.apart
+	case f.upper && f.marks.number != 0:
+		f.ino = f.marks.number
 	case f.upper && f.marks.originLayer == apartLayer && f.mode != unix.S_IFDIR:
 		f.ino = inoBesides<<inoBits | f.marks.originIno&inoMask
 	case f.upper && f.marks.hasOrigin && f.mode != unix.S_IFDIR:

@@ -40,6 +40,8 @@ type Modes struct {
 	// Volatile never waits for the disk, and leaves a mark in the work directory because of which the upper layer
 	// cannot be mounted again until someone has judged it whole and removed the mark.
 	Volatile bool
+	// Owners says where owners and modes are kept.
+	Owners Owners
 	// NoAtime reads upper files without touching their time of access.
 	NoAtime bool
 }

@@ -76,7 +76,7 @@ type merger struct {
 func (u *Union) merge(id ID, d *dir, h *openFile, after uint64, fresh bool) (*merger, error) {
 	m := &merger{u: u, d: d, h: h, parent: id}
 	if h != nil {
-		s, err := listUpper(d, h, fresh, !u.up.plain)
+		s, err := listUpper(d, h, fresh, !u.up.plain, u.up.over)
 		if err != nil {
 			return nil, err
 		}

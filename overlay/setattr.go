@@ -26,6 +26,14 @@ func (u *Union) SetAttr(id ID, s *SetAttr, a *Attr) error {
 	if err != nil {
 		return err
 	}
+	if rec, _ := u.tab.get(id); (s.UID != nil || s.GID != nil) && rec.mode == unix.S_IFLNK && u.up.over.user() {
+		if err := u.chownLink(id, s); err != nil {
+			return err
+		}
+		only := *s
+		only.UID, only.GID = nil, nil
+		s = &only
+	}
 	if s.Mode != nil || s.UID != nil || s.GID != nil || s.Atime != nil || s.Mtime != nil {
 		if err := u.applyTimes(id, s); err != nil {
 			return err
@@ -38,7 +46,15 @@ func (u *Union) SetAttr(id ID, s *SetAttr, a *Attr) error {
 }
 
 // apply changes the owner first, since that clears mode bits, and the times last.
-func (s *SetAttr) apply(p place) error {
+func (s *SetAttr) apply(up *upper, p place) error {
+	if up.over != "" {
+		if s.UID != nil || s.GID != nil || s.Mode != nil {
+			if err := up.changeOwners(p, s); err != nil {
+				return err
+			}
+		}
+		return s.applyTimes(p)
+	}
 	if s.UID != nil || s.GID != nil {
 		uid, gid := -1, -1
 		if s.UID != nil {
@@ -56,6 +72,10 @@ func (s *SetAttr) apply(p place) error {
 			return err
 		}
 	}
+	return s.applyTimes(p)
+}
+
+func (s *SetAttr) applyTimes(p place) error {
 	if s.Atime == nil && s.Mtime == nil {
 		return nil
 	}
@@ -85,23 +105,9 @@ func (u *Union) truncate(id ID, size int64, kill bool) error {
 		return err
 	}
 	if kill {
-		return killPriv(f.fd)
+		return u.up.killPriv(f.fd)
 	}
 	return nil
-}
-
-// killPriv clears setuid, and setgid where it does not stand for mandatory locking; the host's own write or truncate
-// has dropped capabilities.
-func killPriv(fd int) error {
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return err
-	}
-	mode, kept := st.Mode&0o7777, withoutPriv(st.Mode)
-	if kept == mode {
-		return nil
-	}
-	return unix.Fchmod(fd, kept)
 }
 
 func withoutPriv(mode uint32) uint32 {

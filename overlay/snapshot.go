@@ -2,6 +2,7 @@ package overlay
 
 import (
 	"cmp"
+	"errors"
 	"slices"
 	"unsafe"
 
@@ -35,8 +36,8 @@ func compareNames(cookieA uint64, a string, cookieB uint64, b string) int {
 }
 
 // listUpper returns the names in the upper directory of d, of which h is the descriptor; dots says that files may be
-// whiteouts. The caller holds d.mu.
-func listUpper(d *dir, h *openFile, fresh, dots bool) (*snapshot, error) {
+// whiteouts, over what files may stand for. The caller holds d.mu.
+func listUpper(d *dir, h *openFile, fresh, dots bool, over overrides) (*snapshot, error) {
 	v := d.version.Load()
 	if s := d.snapshot.Load(); s != nil && (s.version == v || !fresh) {
 		return s, nil
@@ -47,8 +48,8 @@ func listUpper(d *dir, h *openFile, fresh, dots bool) (*snapshot, error) {
 		return nil, err
 	}
 	err = readNames(fd, func(name string, ino uint64, typ uint8) error {
-		if typ == unix.DT_CHR || typ == unix.DT_UNKNOWN {
-			if typ, err = typeOf(h.fd, name); err != nil {
+		if typ == unix.DT_CHR || typ == unix.DT_UNKNOWN || typ == unix.DT_REG && over.user() {
+			if typ, err = over.typeOf(h.fd, name); err != nil {
 				return ignoreMissing(err)
 			}
 		}
@@ -74,14 +75,18 @@ func listUpper(d *dir, h *openFile, fresh, dots bool) (*snapshot, error) {
 	return s, nil
 }
 
-// typeOf tells a whiteout from a character device.
-func typeOf(dirfd int, name string) (uint8, error) {
+// typeOf tells a whiteout from a character device, and a file from what it stands for.
+func (o overrides) typeOf(dirfd int, name string) (uint8, error) {
 	var st unix.Stat_t
-	if err := (place{dirfd, name}).stat(&st); err != nil {
+	p := place{dirfd, name}
+	if err := p.stat(&st); err != nil {
 		return 0, err
 	}
 	if isWhiteout(&st) {
 		return dtWhiteout, nil
+	}
+	if err := o.show(p, &st); err != nil && !errors.Is(err, ErrCorrupt) { // which a lookup tells of
+		return 0, err
 	}
 	return uint8(st.Mode & unix.S_IFMT >> 12), nil // #nosec G115 -- four bits
 }

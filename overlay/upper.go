@@ -21,6 +21,7 @@ const (
 	xattrMetacopy = "metacopy"     // the file's data is still in the lower
 	xattrNlink    = "nlink"        // "U+n": links shown, relative to those in the upper layer
 	xattrOrigin   = "plyfs.origin" // plyfs's own: see Union.origin. The kernel's "origin" is a file handle
+	xattrNumber   = "plyfs.number" // the inode number shown, 8 bytes, of what took the place of another inode
 )
 
 // indexDir lies in the work directory. It is not called "index", where kernel overlayfs with index=on refuses to mount
@@ -30,7 +31,7 @@ const indexDir = "plyfs-index"
 // Prefixes of all marks, hidden from users of the union.
 var hiddenPrefixes = []string{
 	"trusted.overlay.", "user.overlay.", "user.fuseoverlayfs.", "trusted.plyfs.", "user.plyfs.",
-	"user.containers.override_stat", "security.fuseoverlayfs.",
+	encodedPrefix, "security.fuseoverlayfs.",
 }
 
 func hiddenXattr(name string) bool {
@@ -50,6 +51,7 @@ type upper struct {
 
 	overlay string // prefix of kernel overlayfs's marks: "trusted.overlay." or "user.overlay."
 	plain   bool   // no one but plyfs has written it: no whiteout is a file
+	over    overrides
 
 	temp      atomic.Uint64 // number of the temporary name used last
 	whiteouts atomic.Uint64 // number of the whiteout in work that is linked where one is needed, 0: none yet
@@ -101,7 +103,10 @@ func openUpper(dir, work string, m *Modes) (up *upper, err error) {
 			return nil, fmt.Errorf("work directory %s: %w", work, err)
 		}
 	}
-	return up, up.probe(dir, m.UserXattr)
+	if err := up.probe(dir, m.UserXattr); err != nil {
+		return nil, err
+	}
+	return up, up.initOwners(dir, m.Owners)
 }
 
 func subdir(base int, name string) (int, error) {
@@ -200,6 +205,7 @@ type marks struct {
 	opaque, impure, metacopy bool
 	redirect                 string
 	hasOrigin                bool
+	number                   uint64 // inode number to show, 0: made of the others
 	originLayer, originIno   uint64
 	nlink                    string
 }
@@ -282,6 +288,10 @@ func (m *marks) set(p place, name, key string) error {
 		m.redirect = string(v)
 	case xattrNlink:
 		m.nlink = string(v)
+	case xattrNumber:
+		if len(v) == 8 {
+			m.number = binary.LittleEndian.Uint64(v)
+		}
 	case xattrOrigin:
 		if len(v) == originLen && v[0] == originVersion {
 			m.hasOrigin = true

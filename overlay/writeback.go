@@ -48,5 +48,5 @@ func (u *Union) applyTimes(id ID, s *SetAttr) error {
 	mu := u.times.of(id)
 	mu.Lock()
 	defer mu.Unlock()
-	return u.withPlace(id, s.apply)
+	return u.withPlace(id, func(p place) error { return s.apply(u.up, p) })
 }

@@ -7,6 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+const xattrACL = "system.posix_acl_access"
+
 // lowerEntry is the lower inode whose attributes an inode shows that has none in the upper layer.
 func (u *Union) lowerEntry(id ID, rec *record) (Layer, Entry, error) {
 	i, e, err := u.lowerShown(id, rec)
@@ -54,7 +56,7 @@ func (u *Union) GetXattr(id ID, name string, dest []byte) (int, error) {
 	if rec.flags&flagUpper != 0 {
 		n := 0
 		err := u.withPlace(id, func(p place) (err error) {
-			n, err = p.getxattr(name, dest)
+			n, err = u.up.over.getxattr(p, name, dest)
 			return err
 		})
 		return n, err
@@ -92,6 +94,9 @@ func (u *Union) ListXattr(id ID, dest []byte) (int, error) {
 	if rec.flags&flagUpper != 0 {
 		err = u.withPlace(id, func(p place) (err error) {
 			names, err = p.names()
+			for i, n := range names {
+				names[i] = u.up.over.decode(n)
+			}
 			return err
 		})
 	} else {
@@ -116,12 +121,16 @@ func (u *Union) ListXattr(id ID, dest []byte) (int, error) {
 
 // SetXattr sets an xattr. flags are XATTR_CREATE, XATTR_REPLACE or none.
 func (u *Union) SetXattr(id ID, name string, value []byte, flags int) error {
-	return u.changeXattr(id, name, func(p place) error { return p.setxattr(name, value, flags) })
+	set := func(p place) error { return p.setxattr(u.up.over.encode(name), value, flags) }
+	if u.up != nil && u.up.over != "" && name == xattrACL {
+		return u.changeXattr(id, name, func(p place) error { return u.up.setACL(p, set) })
+	}
+	return u.changeXattr(id, name, set)
 }
 
 // RemoveXattr removes an xattr.
 func (u *Union) RemoveXattr(id ID, name string) error {
-	return u.changeXattr(id, name, func(p place) error { return p.removexattr(name) })
+	return u.changeXattr(id, name, func(p place) error { return p.removexattr(u.up.over.encode(name)) })
 }
 
 func (u *Union) changeXattr(id ID, name string, f func(p place) error) error {

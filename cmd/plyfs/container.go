@@ -6,6 +6,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/plyfs/plyfs/container"
+	"github.com/plyfs/plyfs/fs/mountopt"
 	"github.com/plyfs/plyfs/layerstore"
 )
 
@@ -19,14 +20,23 @@ func mountCommand() *cli.Command {
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "name", Usage: "make a container called `NAME`", DefaultText: "chosen"},
 			&cli.BoolFlag{Name: "read-only", Usage: "make a container that cannot be written to"},
+			&cli.StringFlag{Name: "options", Aliases: []string{"o"}, Usage: "mount `OPTIONS`, as mount(8) takes them; see man plyfs-overlay"},
 			&cli.BoolFlag{Name: "foreground", Usage: "serve the mount in this process, until it is unmounted or interrupted"},
 		},
 		Action: withStore(1, 2, func(c *cli.Context, st *layerstore.Store) error {
 			var printErr error
+			o, _, err := mountopt.Image([]string{c.String("options")}, false)
+			switch {
+			case err != nil:
+				return usagef(c.Command, "%v", err)
+			case o.Name != "" || o.Root != "":
+				return usagef(c.Command, "name= and root= are for mount -t plyfs: use --name and --root")
+			}
 			create := container.CreateOptions{Name: c.String("name"), ReadOnly: c.Bool("read-only")}
-			_, err := container.MountByName(c.Context, st, c.Args().First(), create, container.MountOptions{
+			_, err = container.MountByName(c.Context, st, c.Args().First(), create, container.MountOptions{
 				Mountpoint: c.Args().Get(1),
 				Foreground: c.Bool("foreground"),
+				Options:    c.String("options"),
 				LogLevel:   logLevel(c),
 				Ready:      func(mountpoint string) { _, printErr = fmt.Fprintln(c.App.Writer, mountpoint) },
 			})

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/plyfs/plyfs/fs"
+	"github.com/plyfs/plyfs/overlay"
 )
 
 const threads = "the server has as many threads as it needs"
@@ -33,10 +34,10 @@ var fuseOptions = map[string]setter{
 	"threaded":      boolean(func(o *Options, on bool) { o.FS.SingleThread = !on }),
 	"fast_ino":      refused("listings and stat show the same inode numbers in any case"),
 	"plugins":       refused("there are no plugins"),
-	"xattr_permissions": choice("0|1|2", func(_ *Options, v string) error {
-		if v != "0" {
-			return fmt.Errorf("mount option xattr_permissions=%s %w: owners and modes are kept as they are", v, ErrUnsupported)
-		}
+	"xattr_permissions": choice("0|1|2", func(o *Options, v string) error {
+		o.Union.Owners = map[string]overlay.Owners{
+			"0": overlay.OwnersInode, "1": overlay.OwnersSecurity, "2": overlay.OwnersUser,
+		}[v]
 		return nil
 	}),
 	"xino": choice("on|auto|off", func(o *Options, v string) error {
