@@ -9,12 +9,23 @@ import (
 
 // GetAttr fills in the attributes of an inode.
 func (u *Union) GetAttr(id ID, a *Attr) error {
+	e := u.earlyNow(id)
 	rec, ok := u.tab.get(id)
 	if !ok {
 		return unix.ESTALE
 	}
+	if err := u.getAttr(id, &rec, a); err != nil {
+		return err
+	}
+	if e != nil && !rec.hasData() {
+		e.amend(a)
+	}
+	return nil
+}
+
+func (u *Union) getAttr(id ID, rec *record, a *Attr) error {
 	if rec.flags&flagUpper == 0 {
-		return u.lowerAttr(id, &rec, a)
+		return u.lowerAttr(id, rec, a)
 	}
 	var st unix.Stat_t
 	delta := 0
@@ -30,11 +41,14 @@ func (u *Union) GetAttr(id ID, a *Attr) error {
 	if err != nil {
 		return err
 	}
-	return u.upperAttr(id, &rec, &st, delta, a)
+	return u.upperAttr(id, rec, &st, delta, a)
 }
 
 // fillAttr fills in the attributes of an inode that was just found.
 func (u *Union) fillAttr(id ID, f *found, a *Attr) error {
+	if u.earlyNow(id) != nil {
+		return u.GetAttr(id, a)
+	}
 	rec, ok := u.tab.get(id)
 	if !ok {
 		return unix.ESTALE
@@ -147,6 +161,8 @@ func fromStat(a *Attr, st *unix.Stat_t) {
 		Atime:   timespec(st.Atim), Mtime: timespec(st.Mtim), Ctime: timespec(st.Ctim),
 	}
 }
+
+func (t Timespec) unix() unix.Timespec { return unix.Timespec{Sec: t.Sec, Nsec: int64(t.Nsec)} }
 
 func timespec(t unix.Timespec) Timespec {
 	return Timespec{Sec: t.Sec, Nsec: uint32(t.Nsec)} // #nosec G115 -- below 1e9

@@ -11,8 +11,8 @@ import (
 const xattrCapability = "security.capability"
 
 // copyAttrs gives an upper inode the owner, xattrs, mode and times of a lower one, in the order in which none undoes
-// another.
-func (u *Union) copyAttrs(p place, layer int, e Entry, a *Attr) error {
+// another. Capabilities are left out unless caps is set.
+func (u *Union) copyAttrs(p place, layer int, e Entry, a *Attr, caps bool) error {
 	if err := u.up.own(p, a.UID, a.GID, a.Mode, decodeDev(a.Rdev)); err != nil {
 		return err
 	}
@@ -21,7 +21,7 @@ func (u *Union) copyAttrs(p place, layer int, e Entry, a *Attr) error {
 		return err
 	}
 	for _, n := range names {
-		if hiddenXattr(n) {
+		if hiddenXattr(n) || n == xattrCapability && !caps {
 			continue
 		}
 		v, err := u.lowers[layer].Xattr(e, n)
@@ -35,14 +35,19 @@ func (u *Union) copyAttrs(p place, layer int, e Entry, a *Attr) error {
 	if err := u.up.setMode(p, a.Mode); err != nil {
 		return err
 	}
-	return p.utimens(&[2]unix.Timespec{
-		{Sec: a.Atime.Sec, Nsec: int64(a.Atime.Nsec)}, {Sec: a.Mtime.Sec, Nsec: int64(a.Mtime.Nsec)},
-	})
+	return p.utimens(&[2]unix.Timespec{a.Atime.unix(), a.Mtime.unix()})
 }
 
 // copyData copies the first n bytes of a lower file of the given size into a new file, keeping holes, and sees to it
-// that they are on disk before the file gets its name.
-func (u *Union) copyData(fd int, rec *record, size, n int64) error {
+// that they are on disk before the file gets its name. A large one may be written to meanwhile, and times, those that
+// the file is to have, be changed.
+func (u *Union) copyData(c *copyUp, fd int, rec *record, size, n int64, times *[2]unix.Timespec) error {
+	if err := unix.Ftruncate(fd, min(size, n)); err != nil {
+		return err
+	}
+	if n == size && n >= earlyFrom {
+		return u.copyLarge(c, fd, rec, n, times)
+	}
 	for off := int64(0); off < n; {
 		run, err := u.lowers[rec.layer-1].Data(rec.entry, off)
 		if err != nil {
@@ -62,9 +67,6 @@ func (u *Union) copyData(fd int, rec *record, size, n int64) error {
 			return err
 		}
 		off += l
-	}
-	if err := unix.Ftruncate(fd, min(size, n)); err != nil {
-		return err
 	}
 	if n == 0 {
 		return nil
@@ -133,7 +135,7 @@ func writeAll(fd int, b []byte, off int64) error {
 
 // fetchData brings the data of a file up whose metadata are there already. Until the mark is gone, what was copied
 // does not count, so a crash leaves the file as it was.
-func (u *Union) fetchData(id ID, rec *record, size int64) error {
+func (u *Union) fetchData(id ID, c *copyUp, rec *record, size int64) error {
 	f, err := u.fileFD(id, true)
 	if err != nil {
 		return err
@@ -149,10 +151,17 @@ func (u *Union) fetchData(id ID, rec *record, size int64) error {
 	if err != nil && !errors.Is(err, unix.ENODATA) && !errors.Is(err, unix.ENOTSUP) {
 		return err
 	}
-	err = u.copyData(f.fd, rec, st.Size, min(size, st.Size))
+	times := [2]unix.Timespec{st.Atim, st.Mtim}
+	err = u.copyData(c, f.fd, rec, st.Size, min(size, st.Size), &times)
 	if err != nil {
 		// What was copied is dropped and the length is again the one that stat shows.
 		err = errors.Join(err, unix.Ftruncate(f.fd, 0), unix.Ftruncate(f.fd, st.Size))
+	}
+	if err == nil {
+		st.Atim, st.Mtim = times[0], times[1]
+		if c.written() {
+			caps = nil
+		}
 	}
 	if err = errors.Join(err, undoWriting(f.fd, &st, caps)); err != nil {
 		return err

@@ -3,13 +3,16 @@ package overlay
 import (
 	"errors"
 	"path"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
 
 // copyUp is one inode being brought into the upper layer.
 type copyUp struct {
-	done chan struct{} // closed when it has ended
+	cond  sync.Cond // of Union.copyMu: one of the two below has changed
+	ended bool
+	early *early // takes writes meanwhile; nil: they wait. Set once, by whoever brings the inode up
 }
 
 // allData asks copyUpData for the whole of a file.
@@ -36,41 +39,74 @@ func (u *Union) copyUp(id ID, size int64, data bool) error {
 		u.copyMu.Lock()
 		c := u.copies[id]
 		if c == nil {
-			c = &copyUp{make(chan struct{})}
+			c = &copyUp{cond: sync.Cond{L: &u.copyMu}}
 			u.copies[id] = c
 			u.copyMu.Unlock()
-			defer u.endCopyUp(id, c) // also when a layer panics: others wait
-			return u.runCopyUp(id, size, data)
+			return u.carryCopyUp(id, c, size, data)
 		}
+		c.await()
 		u.copyMu.Unlock()
-		<-c.done
 	}
 }
 
-// endCopyUp lets those go on who wait for a copy-up.
-func (u *Union) endCopyUp(id ID, c *copyUp) {
+// await returns when the copy-up has ended. The caller holds copyMu.
+func (c *copyUp) await() {
+	for !c.ended {
+		c.cond.Wait()
+	}
+}
+
+// awaitCopy returns when the copy-up of an inode has ended that is under way.
+func (u *Union) awaitCopy(id ID) {
+	u.copyMu.Lock()
+	defer u.copyMu.Unlock()
+	if c := u.copies[id]; c != nil {
+		c.await()
+	}
+}
+
+func (u *Union) carryCopyUp(id ID, c *copyUp, size int64, data bool) (err error) {
+	err = unix.EIO // when a layer panics: others wait
+	defer func() { u.endCopyUp(id, c, err) }()
+	err = u.runCopyUp(id, c, size, data)
+	return err
+}
+
+// endCopyUp lets those go on who wait for a copy-up. Writes that were answered and are lost are told to the next who asks.
+func (u *Union) endCopyUp(id ID, c *copyUp, err error) {
+	if c.early != nil {
+		c.early.shut()
+		if err != nil && c.early.acked {
+			u.tab.update(id, func(r *record) { r.flags |= flagLost })
+		}
+		u.admitted.Add(-1)
+	}
 	u.copyMu.Lock()
 	delete(u.copies, id)
+	c.ended = true
+	c.cond.Broadcast()
 	u.copyMu.Unlock()
-	close(c.done)
+	if c.early != nil {
+		c.early.release()
+	}
 }
 
 // runCopyUp does the work of copyUp; no one else does it for this inode.
-func (u *Union) runCopyUp(id ID, size int64, data bool) error {
+func (u *Union) runCopyUp(id ID, c *copyUp, size int64, data bool) error {
 	rec, name, ok := u.tab.getNamed(id)
 	switch {
 	case !ok:
 		return unix.ESTALE
 	case rec.flags&flagUpper == 0:
-		return u.newUpper(id, &rec, name, size, data)
+		return u.newUpper(id, c, &rec, name, size, data)
 	case data && rec.flags&flagMetacopy != 0:
-		return u.fetchData(id, &rec, size)
+		return u.fetchData(id, c, &rec, size)
 	}
 	return nil
 }
 
 // newUpper prepares the upper inode in the work directory and moves it into place.
-func (u *Union) newUpper(id ID, rec *record, name string, size int64, data bool) error {
+func (u *Union) newUpper(id ID, c *copyUp, rec *record, name string, size int64, data bool) error {
 	if rec.flags&flagUnlinked == 0 {
 		if err := u.copyUpMeta(rec.parent); err != nil {
 			return err
@@ -84,7 +120,7 @@ func (u *Union) newUpper(id ID, rec *record, name string, size int64, data bool)
 	if err := u.lowers[layer].Attr(entry, &a); err != nil {
 		return err
 	}
-	w := &working{u: u, id: id, layer: layer, entry: entry, a: &a, tmp: u.up.tempName()}
+	w := &working{u: u, id: id, c: c, layer: layer, entry: entry, a: &a, tmp: u.up.tempName()}
 	if err = w.prepare(rec, name, size, data); err == nil {
 		err = w.install(rec)
 	}
@@ -98,6 +134,7 @@ func (u *Union) newUpper(id ID, rec *record, name string, size int64, data bool)
 type working struct {
 	u        *Union
 	id       ID
+	c        *copyUp
 	layer    int
 	entry    Entry
 	a        *Attr
@@ -130,7 +167,7 @@ func (w *working) prepare(rec *record, name string, size int64, data bool) error
 	if err != nil {
 		return err
 	}
-	if err := w.u.copyAttrs(p, w.layer, w.entry, w.a); err != nil {
+	if err := w.u.copyAttrs(p, w.layer, w.entry, w.a, !w.c.written()); err != nil {
 		return err
 	}
 	if err := w.u.setOrigin(p, rec, w.layer, w.a); err != nil {
@@ -160,14 +197,16 @@ func (w *working) makeFile(rec *record, name string, size int64, data bool) erro
 		return err
 	}
 	full := int64(w.a.Size) // #nosec G115 -- a layer's sizes are below 2^63
+	times := [2]unix.Timespec{w.a.Atime.unix(), w.a.Mtime.unix()}
 	switch {
 	case data:
-		err = w.u.copyData(fd, rec, full, min(size, full))
+		err = w.u.copyData(w.c, fd, rec, full, min(size, full), &times)
 	case w.u.modes.NoMetacopy:
-		err = w.u.copyData(fd, rec, full, full)
+		err = w.u.copyData(w.c, fd, rec, full, full, &times)
 	case full > 0:
-		err = w.markMetacopy(rec, name, fd, full)
+		err = w.markMetacopy(rec, name, fd, full, &times)
 	}
+	w.a.Atime, w.a.Mtime = timespec(times[0]), timespec(times[1])
 	if cerr := unix.Close(fd); err == nil {
 		err = cerr
 	}
@@ -175,7 +214,7 @@ func (w *working) makeFile(rec *record, name string, size int64, data bool) erro
 }
 
 // markMetacopy leaves the data in the lower layer and says where they are.
-func (w *working) markMetacopy(rec *record, name string, fd int, size int64) error {
+func (w *working) markMetacopy(rec *record, name string, fd int, size int64, times *[2]unix.Timespec) error {
 	target := ""
 	if rec.flags&flagUnlinked == 0 {
 		base, err := w.u.lowerPath(rec.parent)
@@ -191,7 +230,7 @@ func (w *working) markMetacopy(rec *record, name string, fd int, size int64) err
 	}
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.E2BIG) || errors.Is(err, unix.ERANGE) {
 		_ = p.removexattr(w.u.up.overlay + xattrRedirect) // absent when it was this that did not fit
-		return w.u.copyData(fd, rec, size, size)
+		return w.u.copyData(w.c, fd, rec, size, size, times)
 	}
 	if err != nil {
 		return err

@@ -9,6 +9,7 @@ import (
 // Data tells where the data of a regular file lies that begins at byte off. Of a file in the upper layer the length of
 // the run is not known: Len is at least 1<<62 and the descriptor's end is the file's.
 func (u *Union) Data(id ID, off int64) (Run, error) {
+	e := u.earlyNow(id)
 	rec, ok := u.tab.get(id)
 	if !ok {
 		return Run{}, unix.ESTALE
@@ -16,7 +17,10 @@ func (u *Union) Data(id ID, off int64) (Run, error) {
 	if rec.mode != unix.S_IFREG {
 		return Run{}, unix.EINVAL
 	}
-	if rec.flags&flagUpper == 0 || rec.flags&flagMetacopy != 0 {
+	if !rec.hasData() {
+		if e != nil {
+			return u.earlyData(id, e, &rec, off)
+		}
 		return u.lowers[rec.layer-1].Data(rec.entry, off)
 	}
 	f, err := u.fileFD(id, false)
@@ -26,6 +30,20 @@ func (u *Union) Data(id ID, off int64) (Run, error) {
 	return Run{FD: f.fd, Pos: off, Len: 1 << 62, Ref: f}, nil
 }
 
+// earlyData is Data of a file that is being written to while it is copied.
+func (u *Union) earlyData(id ID, e *early, rec *record, off int64) (Run, error) {
+	run, limit, ok := e.data(off)
+	switch {
+	case !ok:
+		return u.Data(id, off)
+	case run.Len > 0:
+		return run, nil
+	}
+	run, err := u.lowers[rec.layer-1].Data(rec.entry, off)
+	run.Len = min(run.Len, limit)
+	return run, err
+}
+
 // CheckEnd says whether a file that ran out of data at byte end ends there: a layer that has less than its file's size is
 // damaged, and must not be read as zeros.
 func (u *Union) CheckEnd(id ID, end int64) error {
@@ -33,7 +51,7 @@ func (u *Union) CheckEnd(id ID, end int64) error {
 	if !ok {
 		return unix.ESTALE
 	}
-	if rec.flags&flagUpper != 0 && rec.flags&flagMetacopy == 0 {
+	if rec.hasData() {
 		return nil // its end is what it is
 	}
 	var a Attr
@@ -63,6 +81,9 @@ func (u *Union) writable(id ID) (*openFile, error) {
 
 // Write writes at off and returns how much of b was written. kill clears setuid, setgid and capabilities first.
 func (u *Union) Write(id ID, b []byte, off int64, kill bool) (int, error) {
+	if n, done, err := u.writeEarly(id, b, off, kill); done {
+		return n, err
+	}
 	f, err := u.toWrite(id, kill)
 	if err != nil {
 		return 0, err
@@ -138,11 +159,12 @@ func (u *Union) CopyRange(src ID, srcOff int64, dst ID, dstOff int64, n int) (in
 
 // Seek finds data or a hole at or after off: whence is SEEK_DATA or SEEK_HOLE of lseek(2).
 func (u *Union) Seek(id ID, off int64, whence int) (int64, error) {
+	u.awaitCopy(id)
 	rec, ok := u.tab.get(id)
 	if !ok {
 		return 0, unix.ESTALE
 	}
-	if rec.flags&flagUpper != 0 && rec.flags&flagMetacopy == 0 {
+	if rec.hasData() {
 		f, err := u.fileFD(id, false)
 		if err != nil {
 			return 0, err
@@ -183,10 +205,15 @@ func (u *Union) Seek(id ID, off int64, whence int) (int64, error) {
 // Fsync writes a file or directory of the upper layer to its disk; what is in lower layers is there. dataOnly leaves
 // out what is not needed to read the data back.
 func (u *Union) Fsync(id ID, dataOnly bool) error {
+	if !u.modes.Volatile {
+		u.awaitCopy(id)
+	}
 	rec, ok := u.tab.get(id)
 	switch {
 	case !ok:
 		return unix.ESTALE
+	case rec.flags&flagLost != 0:
+		return u.lost(id)
 	case rec.flags&flagUpper == 0, u.modes.Volatile:
 		return nil
 	case rec.flags&flagDir != 0:

@@ -4,7 +4,8 @@
 //
 // Locks, in the order in which they are taken; none is held over I/O of another file:
 //
-//  1. copy-up of one inode (Union.copies): held by whoever brings it up, others wait for that inode alone;
+//  1. copy-up of one inode (Union.copies): held by whoever brings it up, others wait for that inode alone.
+//     Its early.mu, held for calls on that one file, and a stamping.mu come after all others but the shards;
 //  2. dir.mu of one directory, or of two in the order of their IDs: names in the directory, on disk and in the table,
 //     change under the write lock and are resolved to descriptors under the read lock;
 //  3. a shard of the inode table or of the descriptor cache: a few loads and stores.

@@ -17,6 +17,13 @@ func (u *Union) SetAttr(id ID, s *SetAttr, a *Attr) error {
 	if rec, _ := u.tab.get(id); s.Mode != nil && rec.mode == unix.S_IFLNK {
 		return unix.EOPNOTSUPP // chmod(2) would follow it out of the upper directory
 	}
+	if s.timesAlone() {
+		if e := u.earlyOf(id); e != nil && e.setTimes(s) {
+			return u.GetAttr(id, a)
+		}
+	} else {
+		u.awaitCopy(id)
+	}
 	var err error
 	if s.Size != nil {
 		err = u.truncate(id, *s.Size, s.KillPriv)
@@ -43,6 +50,10 @@ func (u *Union) SetAttr(id ID, s *SetAttr, a *Attr) error {
 		d.inherit.Store(0)
 	}
 	return u.GetAttr(id, a)
+}
+
+func (s *SetAttr) timesAlone() bool {
+	return s.Mode == nil && s.UID == nil && s.GID == nil && s.Size == nil
 }
 
 // apply changes the owner first, since that clears mode bits, and the times last.

@@ -26,6 +26,7 @@ const (
 	flagFaced                       // its attributes are those of Union.faces, its data those of (layer, entry)
 	flagAliased                     // it has an entry in Union.aliases
 	flagDir
+	flagLost // writes were answered that a copy-up which failed took with it
 )
 
 // record is what is kept of an inode. It holds no pointers, so that the garbage collector has nothing to follow and a
@@ -43,6 +44,9 @@ type record struct {
 	layer  uint16 // 1 and the index in Union.lowers; 0: none
 	flags  uint16
 }
+
+// hasData reports whether the data are in the upper layer.
+func (r *record) hasData() bool { return r.flags&(flagUpper|flagMetacopy) == flagUpper }
 
 // table holds all inodes, by ID and by inode number.
 type table struct {

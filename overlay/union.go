@@ -51,13 +51,15 @@ type Union struct {
 	tab    *table
 	fds    *fdCache
 
-	copyMu sync.Mutex // guards copies
-	copies map[ID]*copyUp
+	copyMu   sync.Mutex // guards copies and what is in them
+	copies   map[ID]*copyUp
+	admitted atomic.Int32 // how many of them take writes, or did
 
 	faceMu sync.Mutex // guards faces
 	faces  map[ID]lowerItem
 
-	times timeLocks
+	stampMu sync.Mutex // guards stamps
+	stamps  map[ID]*stamping
 
 	aliasMu sync.Mutex // guards aliases
 	aliases map[ID]alias
@@ -109,6 +111,7 @@ func New(cfg Config) (*Union, error) {
 		pins:   map[ID]*openFile{},
 
 		aliases: map[ID]alias{},
+		stamps:  map[ID]*stamping{},
 	}
 	for i := len(u.lowers) - 1; i >= 0; i-- {
 		u.byID[u.lowers[i].ID()] = i
@@ -202,7 +205,7 @@ func (u *Union) attrsOf(refs []lowerRef) int {
 // done.
 func (u *Union) adoptRoot(layer int, a *Attr) error {
 	p := at(u.up.root)
-	err := u.copyAttrs(p, layer, RootEntry, a)
+	err := u.copyAttrs(p, layer, RootEntry, a, true)
 	if isPermission(err) {
 		return fmt.Errorf("%w (%w)", ErrOwners, err)
 	}

@@ -137,6 +137,7 @@ func (u *Union) changeXattr(id ID, name string, f func(p place) error) error {
 	if hiddenXattr(name) {
 		return unix.EPERM
 	}
+	u.awaitCopy(id) // of data, too: it would give back the capabilities that it took away
 	if err := u.copyUpMeta(id); err != nil {
 		return err
 	}
