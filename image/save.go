@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -28,6 +29,8 @@ const (
 	// OCIArchive is a tar of an OCI image layout, with configs, layers and OCI manifests byte for byte as pulled.
 	// https://github.com/opencontainers/image-spec/blob/v1.1.1/image-layout.md
 	OCIArchive Format = "oci-archive"
+	// OCIDir is the same as a directory: SaveDir writes it.
+	OCIDir Format = "oci-dir"
 )
 
 // saved is an image of an archive with the names that it gets there, sorted.
@@ -41,14 +44,12 @@ type saved struct {
 // the same. Nothing is written if a reference cannot be resolved. Errors: as for Resolve; ErrNotFound of layerstore for a
 // blob that is not kept; those of w; the context's.
 func Save(ctx context.Context, st *layerstore.Store, w io.Writer, format Format, refs []string) error {
-	if len(refs) == 0 {
-		return errors.New("save: name at least one image")
-	}
 	images, err := selectImages(ctx, st, refs)
 	if err != nil {
 		return err
 	}
-	a := &archive{ctx: ctx, st: st, tw: tar.NewWriter(w), seen: map[string]bool{}}
+	tw := tar.NewWriter(w)
+	a := &archive{ctx: ctx, st: st, to: tarSink{tw}, seen: map[string]bool{}}
 	switch format {
 	case DockerArchive:
 		err = a.docker(images)
@@ -60,11 +61,24 @@ func Save(ctx context.Context, st *layerstore.Store, w io.Writer, format Format,
 	if err != nil {
 		return err
 	}
-	return a.tw.Close()
+	return tw.Close()
+}
+
+// SaveDir writes images as an OCI layout into an existing, empty directory. Errors: those of Save.
+func SaveDir(ctx context.Context, st *layerstore.Store, dir string, refs []string) error {
+	images, err := selectImages(ctx, st, refs)
+	if err != nil {
+		return err
+	}
+	a := &archive{ctx: ctx, st: st, to: dirSink{dir}, seen: map[string]bool{}}
+	return a.oci(images)
 }
 
 // selectImages resolves what is to be saved, in a fixed order whatever the order of refs.
 func selectImages(ctx context.Context, st *layerstore.Store, refs []string) ([]saved, error) {
+	if len(refs) == 0 {
+		return nil, errors.New("save: name at least one image")
+	}
 	byManifest := map[digest.Digest]*saved{}
 	add := func(img layerstore.Image, name *Reference) {
 		s := byManifest[img.Manifest]
@@ -126,13 +140,52 @@ func selectRef(ctx context.Context, st *layerstore.Store, r string, add func(lay
 type archive struct {
 	ctx  context.Context
 	st   *layerstore.Store
-	tw   *tar.Writer
+	to   sink
 	seen map[string]bool // names written
 }
 
-// header is the same for the same file at any time and on any machine.
+// sink takes the files of an archive.
+type sink interface {
+	dir(name string) error
+	// file has write give a file's content, which has size bytes.
+	file(name string, size int64, write func(io.Writer) error) error
+}
+
+// tarSink writes a tar, the same for the same files at any time and on any machine.
+type tarSink struct{ tw *tar.Writer }
+
 func header(name string, size int64) *tar.Header {
 	return &tar.Header{Typeflag: tar.TypeReg, Name: name, Size: size, Mode: 0o644, ModTime: time.Unix(0, 0)}
+}
+
+func (s tarSink) dir(name string) error {
+	h := header(name, 0)
+	h.Typeflag, h.Mode = tar.TypeDir, 0o755
+	return s.tw.WriteHeader(h)
+}
+
+func (s tarSink) file(name string, size int64, write func(io.Writer) error) error {
+	if err := s.tw.WriteHeader(header(name, size)); err != nil {
+		return err
+	}
+	return write(s.tw)
+}
+
+// dirSink writes files below a directory. Names are those of archive alone.
+type dirSink struct{ root string }
+
+func (s dirSink) dir(name string) error { return os.Mkdir(filepath.Join(s.root, name), 0o755) }
+
+func (s dirSink) file(name string, _ int64, write func(io.Writer) error) (err error) {
+	f, err := os.OpenFile(filepath.Join(s.root, name), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if err := write(f); err != nil {
+		return err
+	}
+	return f.Sync()
 }
 
 func (a *archive) bytes(name string, b []byte) error {
@@ -140,17 +193,10 @@ func (a *archive) bytes(name string, b []byte) error {
 		return nil
 	}
 	a.seen[name] = true
-	if err := a.tw.WriteHeader(header(name, int64(len(b)))); err != nil {
+	return a.to.file(name, int64(len(b)), func(w io.Writer) error {
+		_, err := w.Write(b)
 		return err
-	}
-	_, err := a.tw.Write(b)
-	return err
-}
-
-func (a *archive) dir(name string) error {
-	h := header(name, 0)
-	h.Typeflag, h.Mode = tar.TypeDir, 0o755
-	return a.tw.WriteHeader(h)
+	})
 }
 
 // file copies a file whose content has digest d, and says so if it has not: an archive is carried elsewhere, where nobody
@@ -161,22 +207,17 @@ func (a *archive) file(name string, f *os.File, d digest.Digest) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := a.tw.WriteHeader(header(name, fi.Size())); err != nil {
-		return err
-	}
-	verifier := d.Verifier()
-	buf := make([]byte, copyBuffer)
-	n, err := io.CopyBuffer(struct{ io.Writer }{io.MultiWriter(a.tw, verifier)}, &ctxReader{a.ctx, f}, buf)
-	if err != nil {
-		return err
-	}
-	if n != fi.Size() || !verifier.Verified() {
-		return &kindError{
-			kind: layerstore.ErrDigestMismatch,
-			msg:  fmt.Sprintf("%s of the store is damaged: pull its image again", d),
+	return a.to.file(name, fi.Size(), func(w io.Writer) error {
+		verifier := d.Verifier()
+		n, err := io.CopyBuffer(struct{ io.Writer }{io.MultiWriter(w, verifier)}, &ctxReader{a.ctx, f}, make([]byte, copyBuffer))
+		if err == nil && (n != fi.Size() || !verifier.Verified()) {
+			err = &kindError{
+				kind: layerstore.ErrDigestMismatch,
+				msg:  fmt.Sprintf("%s of the store is damaged: pull its image again", d),
+			}
 		}
-	}
-	return nil
+		return err
+	})
 }
 
 // ctxReader stops reading when its context ends.

@@ -37,7 +37,7 @@ func (a *archive) oci(images []saved) error {
 		return err
 	}
 	for _, name := range []string{ocispec.ImageBlobsDir + "/", ocispec.ImageBlobsDir + "/sha256/"} {
-		if err := a.dir(name); err != nil {
+		if err := a.to.dir(name); err != nil {
 			return err
 		}
 	}

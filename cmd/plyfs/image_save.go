@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
 	"github.com/plyfs/plyfs/image"
@@ -22,15 +23,23 @@ func saveCommand() *cli.Command {
 		ArgsUsage: "IMAGE...",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "write to `FILE`, which appears once it is complete", DefaultText: "standard output"},
-			&cli.StringFlag{Name: "format", Usage: "write as docker-archive or oci-archive", Value: string(image.DockerArchive)},
+			&cli.StringFlag{Name: "format", Usage: "write as docker-archive, oci-archive or oci-dir", Value: string(image.DockerArchive)},
 		},
 		Action: withStore(1, -1, func(c *cli.Context, st *layerstore.Store) error {
+			path := c.String("output")
 			format := image.Format(c.String("format"))
-			if format != image.DockerArchive && format != image.OCIArchive {
-				return usagef(c.Command, "--format %q: not one of %s, %s", format, image.DockerArchive, image.OCIArchive)
+			switch format {
+			case image.DockerArchive, image.OCIArchive:
+			case image.OCIDir:
+				if path == "" || path == "-" {
+					return usagef(c.Command, "--format %s writes a directory: name it with -o", format)
+				}
+				return writeDir(path, func(dir string) error { return image.SaveDir(c.Context, st, dir, c.Args().Slice()) })
+			default:
+				return usagef(c.Command, "--format %q: not one of %s, %s, %s", format, image.DockerArchive, image.OCIArchive, image.OCIDir)
 			}
 			save := func(w io.Writer) error { return image.Save(c.Context, st, w, format, c.Args().Slice()) }
-			if path := c.String("output"); path != "" && path != "-" {
+			if path != "" && path != "-" {
 				return writeFile(path, save)
 			}
 			if out, ok := c.App.Writer.(*os.File); ok && term.IsTerminal(int(out.Fd())) {
@@ -79,6 +88,30 @@ func writeFile(path string, write func(io.Writer) error) (err error) {
 	}
 	if err := os.Rename(tmp.Name(), path); err != nil {
 		return fmt.Errorf("save: %w", err)
+	}
+	return nil
+}
+
+// writeDir has a directory written that appears under its name only once it is complete. It may be there if it is empty.
+func writeDir(path string, write func(dir string) error) (err error) {
+	path = filepath.Clean(path)
+	tmp, err := os.MkdirTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	if err != nil {
+		return fmt.Errorf("save: %w; name a directory whose parent exists and can be written to", err)
+	}
+	defer func() {
+		if err != nil {
+			os.RemoveAll(tmp) //nolint:errcheck // err is what to tell
+		}
+	}()
+	if err := write(tmp); err != nil {
+		return err
+	}
+	if err := os.Chmod(tmp, 0o755); err != nil {
+		return fmt.Errorf("save: %w", err)
+	}
+	if err := unix.Rename(tmp, path); err != nil { // which takes the place of an empty directory, as os.Rename does not
+		return fmt.Errorf("save: %s: %w; name a directory that does not exist yet or is empty", path, err)
 	}
 	return nil
 }
