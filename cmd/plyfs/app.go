@@ -126,7 +126,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 			&cli.StringFlag{Name: "log-level", Usage: "say what is at least of `LEVEL`: debug, info, warning, error", EnvVars: []string{"PLYFS_LOG_LEVEL"}, Value: "warning"},
 		},
 		Commands: []*cli.Command{
-			pullCommand(), imagesCommand("images"), mountCommand(), umountCommand(), rmCommand(), saveCommand(), loadCommand(),
+			pullCommand(), imagesCommand("images"), mountCommand(), umountCommand(), rmCommand(), saveCommand(), loadCommand(), importCommand(),
 			overlayCommand(),
 			whichCommand(),
 			rmiCommand("rmi"), imageCommand(), versionCommand(),

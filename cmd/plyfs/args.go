@@ -108,15 +108,18 @@ func (s scope) option(args []string) (taken, rest []string, err error) {
 	if !isLong {
 		return s.cluster(arg, rest)
 	}
-	name, _, hasValue := strings.Cut(name, "=")
-	takesValue, known := s.lookup(name)
+	name, value, hasValue := strings.Cut(name, "=")
+	full, takesValue, known := s.lookup(name)
 	if !known {
 		return nil, nil, usagef(s.command, "unknown option --%s", name)
 	}
-	if !takesValue || hasValue {
-		return []string{arg}, rest, nil
+	if hasValue {
+		return []string{full + "=" + value}, rest, nil
 	}
-	return s.withValue(arg, rest)
+	if !takesValue {
+		return []string{full}, rest, nil
+	}
+	return s.withValue(arg, full, rest)
 }
 
 // cluster takes one-letter options that are written as one: -qf, -oFILE, -o=FILE.
@@ -124,36 +127,37 @@ func (s scope) cluster(arg string, rest []string) (taken, after []string, err er
 	for letters := arg[1:]; letters != ""; {
 		name := letters[:1]
 		letters = letters[1:]
-		takesValue, known := s.lookup(name)
+		full, takesValue, known := s.lookup(name)
 		switch {
 		case !known:
 			return nil, nil, usagef(s.command, "unknown option -%s", name)
 		case strings.HasPrefix(letters, "="):
-			return append(taken, "-"+name+letters), rest, nil
+			return append(taken, full+letters), rest, nil
 		case takesValue && letters != "":
-			return append(taken, "-"+name, letters), rest, nil
+			return append(taken, full, letters), rest, nil
 		case takesValue:
-			value, after, err := s.withValue("-"+name, rest)
+			value, after, err := s.withValue("-"+name, full, rest)
 			return append(taken, value...), after, err
 		}
-		taken = append(taken, "-"+name)
+		taken = append(taken, full)
 	}
 	return taken, rest, nil
 }
 
-func (s scope) withValue(option string, rest []string) (taken, after []string, err error) {
+func (s scope) withValue(arg, full string, rest []string) (taken, after []string, err error) {
 	if len(rest) == 0 {
-		return nil, nil, usagef(s.command, "option %s needs a value", option)
+		return nil, nil, usagef(s.command, "option %s needs a value", arg)
 	}
-	return []string{option, rest[0]}, rest[1:], nil
+	return []string{full, rest[0]}, rest[1:], nil
 }
 
-// lookup tells whether there is such an option and whether a value follows it.
-func (s scope) lookup(name string) (takesValue, known bool) {
+// lookup tells whether there is such an option, what it is called in full, since urfave/cli takes no two names of one option
+// in one command line, and whether a value follows it.
+func (s scope) lookup(name string) (full string, takesValue, known bool) {
 	for _, f := range s.flags {
-		if slices.Contains(f.Names(), name) {
+		if names := f.Names(); slices.Contains(names, name) {
 			d, ok := f.(cli.DocGenerationFlag)
-			return ok && d.TakesValue(), true
+			return "--" + names[0], ok && d.TakesValue(), true
 		}
 	}
 	// urfave/cli adds these itself.
@@ -161,5 +165,5 @@ func (s scope) lookup(name string) (takesValue, known bool) {
 	if s.command == nil {
 		builtIn = append(builtIn, "version", "v")
 	}
-	return false, slices.Contains(builtIn, name)
+	return "--"[:min(2, len(name))] + name, false, slices.Contains(builtIn, name)
 }
