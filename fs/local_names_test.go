@@ -151,6 +151,76 @@ var nameScenes = []scene{
 	}},
 }
 
+var whiteoutScenes = []scene{
+	{name: "rename with flags", prepare: func(s *sight) {
+		for _, n := range []string{"a", "b", "c", "d", "w", "dir/f", "dir2/sub/g", "over"} {
+			s.make(n, n, 0, 0o644)
+		}
+		s.ok(unix.Link(s.at("d"), s.at("d2")))
+	}, act: func(s *sight) {
+		const whiteout, noReplace, exchange = unix.RENAME_WHITEOUT, unix.RENAME_NOREPLACE, unix.RENAME_EXCHANGE
+		for _, r := range []struct {
+			from, to string
+			flags    uint
+		}{
+			{"a", "b", noReplace},
+			{"a", "new", noReplace},
+			{"b", "dir", exchange},
+			{"b", "none", exchange},
+			{"c", "c2", whiteout},
+			{"dir", "over", whiteout | noReplace},
+			{"dir2", "dir3", whiteout},
+			{"d", "over", whiteout},
+			{"w", "w2", whiteout | exchange},
+			{"w", "w2", 1 << 5},
+			{"c", "c3", 0}, // the device itself
+			{"d", "d", whiteout},
+			{"none", "x", whiteout},
+		} {
+			s.say(fmt.Sprint(r), unix.Renameat2(unix.AT_FDCWD, s.at(r.from), unix.AT_FDCWD, s.at(r.to), r.flags))
+		}
+		s.list(".")
+		for _, n := range []string{"c", "c3", "d", "dir2", "over"} {
+			st := stat(s.T, s.dir)
+			err := unix.Lstat(s.at(n), &st)
+			s.say(n, err, fmt.Sprintf("%o %d:%d", st.Mode, st.Uid, st.Gid), st.Rdev)
+		}
+		s.list("dir3/sub")
+		s.content("c2")
+		s.content("over")
+		s.mode("over")
+		s.say("as usual", unix.Unlink(s.at("d")), unix.Rename(s.at("w"), s.at("dir2")), unix.Link(s.at("c3"), s.at("c4")),
+			unix.Chmod(s.at("c4"), 0o640))
+		s.mode("c3")
+		s.list(".")
+	}},
+	{name: "devices without a number", prepare: func(s *sight) { s.make("f", "x", 0, 0o644) }, act: func(s *sight) {
+		s.say("remove", unix.Unlink(s.at("f")))
+		for _, n := range []string{"f", "g"} {
+			s.say(n, unix.Mknod(s.at(n), unix.S_IFCHR|0o600, 0), unix.Mknod(s.at(n), unix.S_IFCHR|0o600, 0))
+			s.mode(n)
+			_, err := unix.Open(s.at(n), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+			s.say("open", err)
+		}
+		s.list(".")
+		as(1001, func() { s.say("may not", unix.Mknod(s.at("h"), unix.S_IFCHR|0o600, 0)) })
+		s.say("remove", unix.Unlink(s.at("f")))
+		s.list(".")
+	}},
+	{name: "marks of another union", prepare: func(s *sight) { s.make("d/f", "x", 0, 0o644) }, act: func(s *sight) {
+		for _, n := range []string{"d", "d/f"} {
+			for _, x := range []string{"trusted.overlay.opaque", "user.overlay.redirect", "trusted.overlay.overlay.deep", "user.overlay."} {
+				s.say("set", unix.Setxattr(s.at(n), x, []byte("y"), 0))
+				s.xattr(n, x)
+			}
+			names, err := xattrsOf(s.at(n))
+			s.say("list", names, err)
+			s.say("remove", unix.Removexattr(s.at(n), "trusted.overlay.opaque"), unix.Removexattr(s.at(n), "trusted.overlay.metacopy"))
+		}
+		s.content("d/f")
+	}},
+}
+
 func (s *sight) list(name string) {
 	f, err := os.Open(s.at(name))
 	if err != nil {

@@ -192,7 +192,7 @@ func TestPlayScene(t *testing.T) {
 	t.Fatal("no such scene")
 }
 
-func scenes() []scene { return slices.Concat(dataScenes, modeScenes, nameScenes) }
+func scenes() []scene { return slices.Concat(dataScenes, modeScenes, nameScenes, whiteoutScenes) }
 
 // letIn lets other users come to a test's directory.
 func letIn(t *testing.T, dir string) {

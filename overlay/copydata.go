@@ -21,7 +21,7 @@ func (u *Union) copyAttrs(p place, layer int, e Entry, a *Attr, caps bool) error
 		return err
 	}
 	for _, n := range names {
-		if hiddenXattr(n) || n == xattrCapability && !caps {
+		if isHidden(n) || n == xattrCapability && !caps {
 			continue
 		}
 		v, err := u.lowers[layer].Xattr(e, n)

@@ -106,7 +106,10 @@ func (m *making) run() error {
 		if serr := p.stat(&st); serr != nil {
 			return serr
 		}
-		if !isWhiteout(&st) {
+		switch hides, err := isWhiteout(p, &st); {
+		case err != nil:
+			return err
+		case !hides:
 			return unix.EEXIST
 		}
 		return m.overWhiteout(inherit, perm)
@@ -322,11 +325,19 @@ func (u *Union) create(parent ID, name string, c Cred, mode, rdev uint32, a *Att
 
 // Mknod makes a regular file, device, fifo or socket. rdev is in the form of Attr.Rdev.
 func (u *Union) Mknod(parent ID, name string, c Cred, mode, rdev uint32, a *Attr) (ID, error) {
-	if mode&unix.S_IFMT == unix.S_IFCHR && rdev == 0 {
-		return 0, unix.EPERM // it would be a whiteout
-	}
 	return u.create(parent, name, c, mode, rdev, a, func(fd int, name string, perm uint32) error {
-		return u.up.special(place{fd, name}, mode, perm, rdev)
+		p := place{fd, name}
+		if err := u.up.special(p, mode, perm, rdev); err != nil {
+			return err
+		}
+		if mode&unix.S_IFMT != unix.S_IFCHR || rdev != 0 || u.up.over.user() {
+			return nil
+		}
+		err := u.up.showNull(p)
+		if err != nil {
+			_ = unix.Unlinkat(fd, name, 0) // the first error is the one to tell
+		}
+		return err
 	})
 }
 

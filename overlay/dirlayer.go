@@ -137,8 +137,8 @@ func (l *DirLayer) Lookup(dir Entry, name string) (Item, error) {
 	if isDotName(name) {
 		return Item{}, unix.ENOENT
 	}
-	if isWhiteout(&st) {
-		return Item{}, nil
+	if hides, err := isWhiteout(p, &st); hides || err != nil {
+		return Item{}, err
 	}
 	if err := l.over.show(p, &st); err != nil {
 		return Item{}, err

@@ -78,7 +78,10 @@ func (u *Union) linkOverWhiteout(p place, link func(fd int, name string, perm ui
 	if err := p.stat(&st); err != nil {
 		return err
 	}
-	if !isWhiteout(&st) {
+	switch hides, err := isWhiteout(p, &st); {
+	case err != nil:
+		return err
+	case !hides:
 		return unix.EEXIST
 	}
 	tmp := u.up.tempName()

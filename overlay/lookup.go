@@ -155,8 +155,8 @@ func (u *Union) resolveUpper(p place, f *found) error {
 	if err := p.stat(&f.st); err != nil {
 		return err
 	}
-	if isWhiteout(&f.st) {
-		return nil
+	if hides, err := isWhiteout(p, &f.st); hides || err != nil {
+		return err
 	}
 	own := f.st.Mode & unix.S_IFMT
 	if err := u.up.over.show(p, &f.st); err != nil {

@@ -72,7 +72,7 @@ func (o overrides) stat(p place, st *unix.Stat_t) error {
 // show makes of what stat(2) says what it is to show. An inode without the xattr is what it is.
 func (o overrides) show(p place, st *unix.Stat_t) error {
 	t := st.Mode & unix.S_IFMT
-	if o == "" || isWhiteout(st) || o.user() && t != unix.S_IFREG && t != unix.S_IFDIR {
+	if o == "" || o.user() && t != unix.S_IFREG && t != unix.S_IFDIR {
 		return nil
 	}
 	var buf [128]byte

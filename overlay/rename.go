@@ -31,7 +31,8 @@ func (e *end) release(u *Union) {
 	e.child.Release()
 }
 
-// Rename moves a name. flags are RENAME_NOREPLACE or RENAME_EXCHANGE of renameat2(2), or none.
+// Rename moves a name. flags are those of renameat2(2). The device that RENAME_WHITEOUT leaves shows, as on any
+// filesystem but a union: it hides the name in the lower layers by standing there.
 func (u *Union) Rename(oldParent ID, oldName string, newParent ID, newName string, flags uint32) error {
 	if err := errors.Join(checkName(oldName), checkName(newName)); err != nil {
 		return err
@@ -39,7 +40,8 @@ func (u *Union) Rename(oldParent ID, oldName string, newParent ID, newName strin
 	switch {
 	case u.up == nil:
 		return unix.EROFS
-	case flags != 0 && flags != unix.RENAME_NOREPLACE && flags != unix.RENAME_EXCHANGE:
+	case flags&^(unix.RENAME_NOREPLACE|unix.RENAME_EXCHANGE|unix.RENAME_WHITEOUT) != 0,
+		flags&unix.RENAME_EXCHANGE != 0 && flags != unix.RENAME_EXCHANGE:
 		return unix.EINVAL
 	}
 	r := &renaming{u: u, flags: flags}
@@ -58,7 +60,16 @@ func (u *Union) Rename(oldParent ID, oldName string, newParent ID, newName strin
 	if err := r.bringUp(); err != nil {
 		return err
 	}
+	if flags&unix.RENAME_WHITEOUT != 0 {
+		var err error
+		if r.null, err = u.up.makeNull(); err != nil {
+			return err
+		}
+	}
 	if err := r.locked(); err != nil {
+		if r.null != "" {
+			_ = unix.Unlinkat(u.up.work, r.null, 0) // the first error is the one to tell
+		}
 		return err
 	}
 	for _, n := range r.left {
@@ -75,6 +86,7 @@ type renaming struct {
 	to    end
 	loss  *loss    // of what to stood for
 	left  []string // names in work to remove
+	null  string   // of the device in work that takes the old name's place, "" for none
 }
 
 // find looks both names up.
@@ -366,6 +378,10 @@ func (r *renaming) move() error {
 
 // moved records the rename.
 func (r *renaming) moved() error {
+	var err error
+	if r.null != "" {
+		err = unix.Renameat(r.u.up.work, r.null, r.old.h.fd, r.old.name)
+	}
 	r.changed()
 	if r.old.isDir() {
 		r.old.d.addSubdirs(-1)
@@ -373,9 +389,8 @@ func (r *renaming) moved() error {
 			r.to.d.addSubdirs(1)
 		}
 	}
-	var err error
 	if r.loss != nil {
-		err = r.loss.done()
+		err = errors.Join(err, r.loss.done())
 	}
 	r.follow(&r.old, &r.to)
 	return err

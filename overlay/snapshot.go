@@ -82,8 +82,8 @@ func (o overrides) typeOf(dirfd int, name string) (uint8, error) {
 	if err := p.stat(&st); err != nil {
 		return 0, err
 	}
-	if isWhiteout(&st) {
-		return dtWhiteout, nil
+	if hides, err := isWhiteout(p, &st); hides || err != nil {
+		return dtWhiteout, err
 	}
 	if err := o.show(p, &st); err != nil && !errors.Is(err, ErrCorrupt) { // which a lookup tells of
 		return 0, err

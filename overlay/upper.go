@@ -22,26 +22,12 @@ const (
 	xattrNlink    = "nlink"        // "U+n": links shown, relative to those in the upper layer
 	xattrOrigin   = "plyfs.origin" // plyfs's own: see Union.origin. The kernel's "origin" is a file handle
 	xattrNumber   = "plyfs.number" // the inode number shown, 8 bytes, of what took the place of another inode
+	xattrShown    = "plyfs.shown"  // "y": a 0/0 device that a program made, which hides nothing
 )
 
 // indexDir lies in the work directory. It is not called "index", where kernel overlayfs with index=on refuses to mount
 // over names that it did not make.
 const indexDir = "plyfs-index"
-
-// Prefixes of all marks, hidden from users of the union.
-var hiddenPrefixes = []string{
-	"trusted.overlay.", "user.overlay.", "user.fuseoverlayfs.", "trusted.plyfs.", "user.plyfs.",
-	encodedPrefix, "security.fuseoverlayfs.",
-}
-
-func hiddenXattr(name string) bool {
-	for _, p := range hiddenPrefixes {
-		if strings.HasPrefix(name, p) {
-			return true
-		}
-	}
-	return false
-}
 
 // upper is the writable directory and the directories beside it.
 type upper struct {
@@ -154,51 +140,6 @@ func (up *upper) close() {
 
 // tempName returns a name in work that was not used since work was cleared.
 func (up *upper) tempName() string { return "#" + strconv.FormatUint(up.temp.Add(1), 16) }
-
-// newWhiteout makes a whiteout inode in work, which placeWhiteout links from then on.
-func (up *upper) newWhiteout() error {
-	n := up.temp.Add(1)
-	if err := unix.Mknodat(up.work, "#"+strconv.FormatUint(n, 16), unix.S_IFCHR, 0); err != nil {
-		return err
-	}
-	up.whiteouts.Store(n)
-	return nil
-}
-
-// linkWhiteout links a whiteout under a name that does not exist. All whiteouts share inodes, as those of kernel
-// overlayfs do, as far as the filesystem's limit of links goes.
-func (up *upper) linkWhiteout(dirfd int, name string) error {
-	for {
-		src := "#" + strconv.FormatUint(up.whiteouts.Load(), 16)
-		err := unix.Linkat(up.work, src, dirfd, name, 0)
-		if !errors.Is(err, unix.EMLINK) {
-			return err
-		}
-		if err := up.newWhiteout(); err != nil {
-			return err
-		}
-		if err := unix.Unlinkat(up.work, src, 0); err != nil && !errors.Is(err, unix.ENOENT) {
-			return err
-		}
-	}
-}
-
-// replaceByWhiteout puts a whiteout in place of an inode that is no directory, in one step.
-func (up *upper) replaceByWhiteout(dirfd int, name string) error {
-	tmp := up.tempName()
-	if err := up.linkWhiteout(up.work, tmp); err != nil {
-		return err
-	}
-	err := unix.Renameat(up.work, tmp, dirfd, name)
-	if err != nil {
-		_ = unix.Unlinkat(up.work, tmp, 0) // the first error is the one to tell; work is cleared at the next start
-	}
-	return err
-}
-
-func isWhiteout(st *unix.Stat_t) bool {
-	return st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == 0
-}
 
 // marks are what the xattrs of an upper inode say about it.
 type marks struct {

@@ -46,7 +46,7 @@ func (u *Union) GetXattr(id ID, name string, dest []byte) (int, error) {
 	if !ok {
 		return 0, unix.ESTALE
 	}
-	if hiddenXattr(name) {
+	if name = escapeXattr(name); isHidden(name) {
 		v, ok, err := u.introspect(id, &rec, name)
 		if !ok || err != nil {
 			return 0, errors.Join(err, unix.ENODATA)
@@ -111,7 +111,7 @@ func (u *Union) ListXattr(id ID, dest []byte) (int, error) {
 	}
 	var b strings.Builder
 	for _, n := range names {
-		if !hiddenXattr(n) {
+		if n, ok := showXattr(n); ok {
 			b.WriteString(n)
 			b.WriteByte(0)
 		}
@@ -121,6 +121,7 @@ func (u *Union) ListXattr(id ID, dest []byte) (int, error) {
 
 // SetXattr sets an xattr. flags are XATTR_CREATE, XATTR_REPLACE or none.
 func (u *Union) SetXattr(id ID, name string, value []byte, flags int) error {
+	name = escapeXattr(name)
 	set := func(p place) error { return p.setxattr(u.up.over.encode(name), value, flags) }
 	if u.up != nil && u.up.over != "" && name == xattrACL {
 		return u.changeXattr(id, name, func(p place) error { return u.up.setACL(p, set) })
@@ -130,11 +131,12 @@ func (u *Union) SetXattr(id ID, name string, value []byte, flags int) error {
 
 // RemoveXattr removes an xattr.
 func (u *Union) RemoveXattr(id ID, name string) error {
+	name = escapeXattr(name)
 	return u.changeXattr(id, name, func(p place) error { return p.removexattr(u.up.over.encode(name)) })
 }
 
 func (u *Union) changeXattr(id ID, name string, f func(p place) error) error {
-	if hiddenXattr(name) {
+	if isHidden(name) {
 		return unix.EPERM
 	}
 	u.awaitCopy(id) // of data, too: it would give back the capabilities that it took away
