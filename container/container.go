@@ -165,7 +165,7 @@ func lockContainer(st *layerstore.Store, c layerstore.Container) (*layerstore.Lo
 	case len(mounts) > 0:
 		return nil, fmt.Errorf("container %s %w at %s; unmount it with `plyfs umount %s`", c.Name, ErrMounted, mounts[0], c.Name)
 	default:
-		return nil, fmt.Errorf("container %s %w where this process cannot see it, or programs still use what was unmounted; end them first", c.Name, ErrMounted)
+		return nil, fmt.Errorf("container %s %w where this process cannot see it, or programs still use what was unmounted, or it is being exported; end them first", c.Name, ErrMounted)
 	}
 }
 

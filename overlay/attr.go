@@ -151,6 +151,9 @@ func formatNlink(n int) []byte {
 	return []byte("U+" + strconv.Itoa(n))
 }
 
+// FromStat sets attributes to what stat(2) returned.
+func (a *Attr) FromStat(st *unix.Stat_t) { fromStat(a, st) }
+
 // fromStat converts what stat(2) returns. Device numbers take the form the FUSE protocol and the layers use.
 func fromStat(a *Attr, st *unix.Stat_t) {
 	*a = Attr{

@@ -129,7 +129,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 			pullCommand(), imagesCommand("images"), mountCommand(), umountCommand(), rmCommand(), saveCommand(), loadCommand(), importCommand(),
 			overlayCommand(),
 			whichCommand(),
-			rmiCommand("rmi"), imageCommand(), versionCommand(),
+			rmiCommand("rmi"), exportCommand(), imageCommand(), containerCommand(), versionCommand(),
 		},
 		Before:         setUp,
 		Action:         noCommand,

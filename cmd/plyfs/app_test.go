@@ -119,7 +119,7 @@ func TestWriteFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	failure := errors.New("failed midway")
-	err := writeFile(path, func(w io.Writer) error {
+	err := writeFile("save", path, func(w io.Writer) error {
 		_, err := io.WriteString(w, "half")
 		return errors.Join(failure, err)
 	})
@@ -127,7 +127,7 @@ func TestWriteFile(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 	checkDir(t, dir, "archive", "before")
-	if err := writeFile(path, func(w io.Writer) error { _, err := io.WriteString(w, "after"); return err }); err != nil {
+	if err := writeFile("save", path, func(w io.Writer) error { _, err := io.WriteString(w, "after"); return err }); err != nil {
 		t.Error(err)
 	}
 	checkDir(t, dir, "archive", "after")

@@ -40,7 +40,7 @@ func saveCommand() *cli.Command {
 			}
 			save := func(w io.Writer) error { return image.Save(c.Context, st, w, format, c.Args().Slice()) }
 			if path != "" && path != "-" {
-				return writeFile(path, save)
+				return writeFile("save", path, save)
 			}
 			if out, ok := c.App.Writer.(*os.File); ok && term.IsTerminal(int(out.Fd())) {
 				return errors.New("save: an archive is not written to a terminal; use -o FILE or redirect")
@@ -51,25 +51,25 @@ func saveCommand() *cli.Command {
 }
 
 // writeFile has a file written that appears under its name only once it is complete. What is no regular file, such as a
-// pipe, is written to as it is.
-func writeFile(path string, write func(io.Writer) error) (err error) {
+// pipe, is written to as it is. Errors say what could not be done.
+func writeFile(what, path string, write func(io.Writer) error) (err error) {
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
-		return fmt.Errorf("save: %w", err)
+		return fmt.Errorf("%s: %w", what, err)
 	case !info.Mode().IsRegular():
-		return writeInPlace(path, write)
+		return writeInPlace(what, path, write)
 	default:
 		// A symlink stays one.
 		if path, err = filepath.EvalSymlinks(path); err != nil {
-			return fmt.Errorf("save: %w", err)
+			return fmt.Errorf("%s: %w", what, err)
 		}
 	}
 	// Readable by its owner only, as docker's: an image can hold what others must not read.
 	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
 	if err != nil {
-		return fmt.Errorf("save: %w; name a file in a directory that exists and can be written to", err)
+		return fmt.Errorf("%s: %w; name a file in a directory that exists and can be written to", what, err)
 	}
 	defer func() {
 		if err != nil {
@@ -81,13 +81,13 @@ func writeFile(path string, write func(io.Writer) error) (err error) {
 		return err
 	}
 	if err := tmp.Sync(); err != nil {
-		return fmt.Errorf("save: %w", err)
+		return fmt.Errorf("%s: %w", what, err)
 	}
 	if err := tmp.Close(); err != nil {
-		return fmt.Errorf("save: %w", err)
+		return fmt.Errorf("%s: %w", what, err)
 	}
 	if err := os.Rename(tmp.Name(), path); err != nil {
-		return fmt.Errorf("save: %w", err)
+		return fmt.Errorf("%s: %w", what, err)
 	}
 	return nil
 }
@@ -116,10 +116,10 @@ func writeDir(path string, write func(dir string) error) (err error) {
 	return nil
 }
 
-func writeInPlace(path string, write func(io.Writer) error) error {
+func writeInPlace(what, path string, write func(io.Writer) error) error {
 	f, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {
-		return fmt.Errorf("save: %w; name a file", err)
+		return fmt.Errorf("%s: %w; name a file", what, err)
 	}
 	if err := write(f); err != nil {
 		f.Close() //nolint:errcheck // the first error is the one to tell
