@@ -150,8 +150,7 @@ func (o *Options) checkContext() error {
 // unionModes are the modes of the union that follow from the mount's flags.
 func (cfg *Config) unionModes() overlay.Modes {
 	m := cfg.Modes
-	if cfg.Options.Flags&unix.MS_NOATIME != 0 {
-		m.NoAtime = true
-	}
+	m.NoAtime = m.NoAtime || cfg.Options.Flags&unix.MS_NOATIME != 0
+	m.NoDirAtime = m.NoDirAtime || cfg.Options.Flags&unix.MS_NODIRATIME != 0
 	return m
 }

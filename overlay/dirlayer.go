@@ -19,15 +19,17 @@ type DirLayer struct {
 	fds    *fdCache
 	opaque bool
 	over   overrides
+
+	noAtime int // what files are opened with beside, to leave their times of access alone
 }
 
 // NewDirLayer opens a directory as a layer. maxFDs bounds the descriptors kept open for later use, 0 means 256.
 func NewDirLayer(path string, maxFDs int) (*DirLayer, error) {
-	fd, err := openRetry(unix.AT_FDCWD, path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	fd, noAtime, err := openLower(path)
 	if err != nil {
 		return nil, fmt.Errorf("lower directory %s: %w", path, err)
 	}
-	l := &DirLayer{root: newOpenFile(fd)}
+	l := &DirLayer{root: newOpenFile(fd), noAtime: noAtime}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		l.root.Release()
@@ -203,7 +205,11 @@ func (l *DirLayer) open(id ID, flags int) (*openFile, error) {
 	rec, _ := l.tab.get(id)
 	var f *openFile
 	err := l.withPlace(id, func(p place) error {
-		fd, err := p.open(flags)
+		noAtime := l.noAtime
+		if flags&unix.O_PATH != 0 {
+			noAtime = 0
+		}
+		fd, err := p.openQuietly(flags, noAtime)
 		if err == nil {
 			f = newOpenFile(fd)
 		}

@@ -42,8 +42,9 @@ type Modes struct {
 	Volatile bool
 	// Owners says where owners and modes are kept.
 	Owners Owners
-	// NoAtime reads upper files without touching their time of access.
-	NoAtime bool
+	// NoAtime leaves the times of access of the upper layer alone, NoDirAtime those of its directories. Otherwise what is
+	// read has its time set when that is not after its last change, or a day old (relatime of mount(8)).
+	NoAtime, NoDirAtime bool
 }
 
 // movable reports whether what a name stands for can be renamed: a directory with lower contents only by a redirect.

@@ -180,18 +180,10 @@ func (u *Union) keepFD(id ID, gen uint32, f *openFile) *openFile {
 }
 
 func (u *Union) openData(p place, write bool) (*openFile, error) {
-	extra := 0
-	if u.modes.NoAtime {
-		extra = unix.O_NOATIME
-	}
-	fd, err := p.open(unix.O_RDWR | extra)
-	if extra != 0 && errors.Is(err, unix.EPERM) { // the file is another user's
-		extra = 0
-		fd, err = p.open(unix.O_RDWR)
-	}
+	fd, err := p.openQuietly(unix.O_RDWR, u.up.noAtime)
 	readonly := false
 	if err != nil && !write {
-		fd, err = p.open(unix.O_RDONLY | extra)
+		fd, err = p.openQuietly(unix.O_RDONLY, u.up.noAtime)
 		readonly = true
 	}
 	if err != nil {

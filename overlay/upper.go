@@ -35,6 +35,8 @@ type upper struct {
 	work  int       // …of the directory in which inodes are prepared
 	index int       // …of the directory of copied-up hard links
 
+	noAtime int // what files are opened with beside, to leave their times of access alone
+
 	overlay string // prefix of kernel overlayfs's marks: "trusted.overlay." or "user.overlay."
 	plain   bool   // no one but plyfs has written it: no whiteout is a file
 	over    overrides
@@ -55,14 +57,20 @@ func openUpper(dir, work string, m *Modes) (up *upper, err error) {
 			up.close()
 		}
 	}()
-	fd, err := openRetry(unix.AT_FDCWD, dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("upper directory %s: %w", dir, err)
+	fd, base, own := openUpperDirs(dir, work, m)
+	if up.noAtime = 0; !own && m.NoAtime {
+		up.noAtime = unix.O_NOATIME
+	}
+	if !own {
+		if fd, err = openRetry(unix.AT_FDCWD, dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
+			return nil, fmt.Errorf("upper directory %s: %w", dir, err)
+		}
 	}
 	up.root = newOpenFile(fd)
-	base, err := openRetry(unix.AT_FDCWD, work, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("work directory %s: %w", work, err)
+	if !own {
+		if base, err = openRetry(unix.AT_FDCWD, work, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
+			return nil, fmt.Errorf("work directory %s: %w", work, err)
+		}
 	}
 	defer unix.Close(base) //nolint:errcheck // nothing was written through it
 	var a, b unix.Stat_t
