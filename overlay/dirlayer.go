@@ -1,10 +1,8 @@
 package overlay
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/fnv"
 
 	"golang.org/x/sys/unix"
 )
@@ -13,6 +11,7 @@ import (
 // whiteouts and opaque marks of kernel overlayfs, and what fuse-overlayfs and containers/storage write of owners.
 type DirLayer struct {
 	id     uint64
+	byDev  uint64 // what would be id if nothing else were known of the filesystem
 	dev    uint64
 	root   *openFile
 	tab    *table
@@ -39,12 +38,10 @@ func NewDirLayer(path string, maxFDs int) (*DirLayer, error) {
 		maxFDs = 256
 	}
 	l.dev, l.fds = st.Dev, newFDCache(maxFDs)
-	h := fnv.New64a()
-	var b [16]byte
-	binary.LittleEndian.PutUint64(b[:], st.Dev)
-	binary.LittleEndian.PutUint64(b[8:], st.Ino)
-	_, _ = h.Write(b[:]) // a hash takes everything
-	l.id = h.Sum64()
+	if l.id, l.byDev, err = identify(fd); err != nil {
+		l.root.Release()
+		return nil, err
+	}
 	flags, err := markFlags(place{fd: fd})
 	if err != nil {
 		l.root.Release()
@@ -68,7 +65,7 @@ func NewDirLayer(path string, maxFDs int) (*DirLayer, error) {
 // RootOpaque reports whether the layer hides all layers below it.
 func (l *DirLayer) RootOpaque() bool { return l.opaque }
 
-// ID is made of the device and inode number of the directory.
+// ID is made of what tells the directory from all others, see identify.
 func (l *DirLayer) ID() uint64 { return l.id }
 
 func entryID(e Entry) ID {

@@ -113,6 +113,7 @@ func New(cfg Config) (*Union, error) {
 		aliases: map[ID]alias{},
 		stamps:  map[ID]*stamping{},
 	}
+	tellApart(u.lowers)
 	for i := len(u.lowers) - 1; i >= 0; i-- {
 		u.byID[u.lowers[i].ID()] = i
 	}

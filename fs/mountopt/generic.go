@@ -33,7 +33,7 @@ var genericOptions = map[string]setter{
 	"nodiratime":    on(unix.MS_NODIRATIME),
 	"relatime":      on(unix.MS_RELATIME),
 	"norelatime":    off(unix.MS_RELATIME),
-	"strictatime":   refused("times of access are those of the upper filesystem, which sees only what the page cache has not"),
+	"strictatime":   refused("the server is not told of reads from the page cache; use relatime"),
 	"nostrictatime": nothing(),
 	"lazytime":      refused("times are the upper filesystem's: mount that with lazytime"),
 	"nolazytime":    nothing(),
