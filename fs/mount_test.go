@@ -23,6 +23,7 @@ type stage struct {
 	names  []string                            // of lowers, or none
 	wrap   func(l overlay.Layer) overlay.Layer // put around each layer, nil for nothing
 	owners overlay.Owners
+	keep   bool // Modes.KeepNodes
 	server *fs.Server
 }
 
@@ -56,7 +57,7 @@ func (s *stage) mount() {
 	s.t.Helper()
 	cfg := fs.Config{Mountpoint: s.mnt, AllowOther: true, Log: logrus.New(), Source: "plyfs-test", Names: s.names}
 	cfg.Log.SetOutput(s.t.Output())
-	cfg.Modes.Owners = s.owners
+	cfg.Modes.Owners, cfg.Modes.KeepNodes = s.owners, s.keep
 	if s.upper != "" {
 		cfg.Upper, cfg.Work = s.upper, s.work
 	}

@@ -110,7 +110,7 @@ func TestOverlayRefused(t *testing.T) {
 	u := newUnion(t, 1)
 	for _, option := range []string{
 		"bogus", "bogus=1", "datadir+=/d", "lowerdir=/a::/b", "upperdir=", "redirect_dir=maybe", "metacopy=1", "index=2",
-		"xino=yes", "nfs_export=on", "uuid=on", "verity=on", "verity=require", "nooverride_creds",
+		"xino=yes", "uuid=on", "verity=on", "verity=require", "nooverride_creds",
 		"xattr_permissions=3", "plugins=/p", "fast_ino=1", "timeout=x", "fsync=2",
 		"noxattrs=yes", "squash_to_uid=x", "uidmapping=1:2", "gidmapping=0:0:0", "auto_unmount", "clone_fd",
 		"max_threads=2", "max_idle_threads=2", "congestion_threshold=3", "splice_read", "no_splice_write", "umask=022",

@@ -257,6 +257,9 @@ func (f *found) mark(r *record) {
 // intern returns the inode of what was found, and whether it was made because there was none.
 func (u *Union) intern(parent ID, name string, f *found) (id ID, made bool, err error) {
 	r := record{ino: f.ino, parent: parent, mode: f.mode}
+	if u.modes.KeepNodes && name != "" {
+		r.flags |= flagKept
+	}
 	var d *dir
 	f.mark(&r)
 	if f.mode == unix.S_IFDIR {
@@ -321,6 +324,9 @@ func (u *Union) reveal(id, parent ID, name string) {
 	u.tab.update(id, func(r *record) { r.flags &^= flagPinned | flagUnlinked })
 	u.unpin(id)
 	u.Forget(old, 1)
+	if u.modes.KeepNodes {
+		u.tab.keep(id)
+	}
 }
 
 // lowerPath is the absolute path at which the lower directories of a directory lie in their layers.

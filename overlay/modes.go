@@ -42,6 +42,10 @@ type Modes struct {
 	Volatile bool
 	// Owners says where owners and modes are kept.
 	Owners Owners
+	// KeepNodes keeps every inode that was looked up until its last name is gone, so that a file handle of it is good for
+	// as long as the union is mounted. It takes memory for each: less than half a
+	// KiB, that of its layer included.
+	KeepNodes bool
 	// NoAtime leaves the times of access of the upper layer alone, NoDirAtime those of its directories. Otherwise what is
 	// read has its time set when that is not after its last change, or a day old (relatime of mount(8)).
 	NoAtime, NoDirAtime bool

@@ -175,6 +175,9 @@ func (l *loss) done() error {
 			r.flags |= flagUnlinked
 		}
 	})
+	if l.last && l.u.tab.unkeep(l.id) {
+		l.u.Forget(l.id, 1)
+	}
 	if !l.indexed {
 		return nil
 	}

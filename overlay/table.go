@@ -27,6 +27,7 @@ const (
 	flagAliased                     // it has an entry in Union.aliases
 	flagDir
 	flagLost // writes were answered that a copy-up which failed took with it
+	flagKept // one of refs is the table's own (Modes.KeepNodes)
 )
 
 // record is what is kept of an inode. It holds no pointers, so that the garbage collector has nothing to follow and a
@@ -223,6 +224,9 @@ func (s *tableShard) insert(r record, name string, shard ID, d *dir) ID {
 	s.gen++
 	b := s.bucket(r.ino)
 	r.refs, r.gen, r.name, r.next = 1, s.gen, c.names.put(name), *b
+	if r.flags&flagKept != 0 {
+		r.refs++
+	}
 	*b = id
 	_, p := s.at(id)
 	*p = r
@@ -279,6 +283,26 @@ type dead struct {
 	dir *dir
 }
 
+// keep adds a reference of the table's own.
+func (t *table) keep(id ID) {
+	t.update(id, func(r *record) {
+		if r.flags&flagKept == 0 {
+			r.flags |= flagKept
+			r.refs++
+		}
+	})
+}
+
+// unkeep says that the table need not keep an inode any longer, and reports whether the reference that it had is the
+// caller's now.
+func (t *table) unkeep(id ID) (held bool) {
+	t.update(id, func(r *record) {
+		held = r.flags&flagKept != 0
+		r.flags &^= flagKept
+	})
+	return held
+}
+
 // forget gives back n references. It returns the inode when they were the last, whose ID is then the caller's to free
 // once all that is kept under it elsewhere is gone. The root's last reference is never given back.
 func (t *table) forget(id ID, n uint64) (dead, bool) {
@@ -294,7 +318,10 @@ func (t *table) forget(id ID, n uint64) (dead, bool) {
 		return dead{}, false
 	case r.refs > n:
 		r.refs -= n
-		return dead{}, false
+		if r.refs > 1 || r.flags&(flagKept|flagPinned) != flagKept|flagPinned {
+			return dead{}, false
+		}
+		// It is reached by a descriptor alone, which is not to stay open.
 	}
 	gone := dead{record: *r, dir: s.dirs[id]}
 	s.remove(id)

@@ -43,10 +43,8 @@ var overlayOptions = map[string]setter{
 		o.Union.NoIndex = v == "off"
 		return nil
 	}),
-	"nfs_export": choice("on|off", func(_ *Options, v string) error {
-		if v == "on" {
-			return fmt.Errorf("mount option nfs_export=on %w: a file handle is good only while the kernel keeps the file in memory", ErrUnsupported)
-		}
+	"nfs_export": choice("on|off", func(o *Options, v string) error {
+		o.Union.KeepNodes = v == "on"
 		return nil
 	}),
 	"uuid": choice("on|off|null|auto", func(_ *Options, v string) error {
