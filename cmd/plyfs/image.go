@@ -14,7 +14,7 @@ func imageCommand() *cli.Command {
 		Name:        "image",
 		Usage:       "manage images",
 		Action:      noCommand,
-		Subcommands: []*cli.Command{pullCommand(), imagesCommand("ls", "list"), rmiCommand("rm", "remove"), saveCommand(), loadCommand(), importCommand()},
+		Subcommands: []*cli.Command{pullCommand(), imagesCommand("ls", "list"), rmiCommand("rm", "remove"), saveCommand(), loadCommand(), importCommand(), imageTreeCommand(), imageDiffCommand()},
 	}
 }
 
