@@ -343,8 +343,15 @@ func (w *working) linkIndexed(rec *record, h *openFile, name string) error {
 	}
 	err := unix.Linkat(ip.fd, ip.name, h.fd, name, 0)
 	if err == nil {
-		if err = ip.setxattr(mark, formatNlink(links-2), 0); err == nil {
+		more := 0
+		if more, err = w.indexForKernel(ip); err == nil {
+			err = ip.setxattr(mark, formatNlink(links-2-more), 0)
+		}
+		if err == nil {
 			return nil
+		}
+		if more > 0 {
+			err = errors.Join(err, up.dropKernelIndexed(ip))
 		}
 		err = errors.Join(err, unix.Unlinkat(h.fd, name, 0))
 	}

@@ -39,10 +39,8 @@ func identify(fd int) (id, byDev uint64, err error) {
 
 // filesystemOf returns what tells the filesystem of an open file from others for good, nil when that is not known.
 func filesystemOf(fd int) []byte {
-	var u fsUUID
-	_, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), iocGetFSUUID, uintptr(unsafe.Pointer(&u))) // #nosec G103 -- a struct for an ioctl
-	if e == 0 && u.length > 0 && u.uuid != [16]byte{} {
-		return append([]byte("uuid"), u.uuid[:min(int(u.length), len(u.uuid))]...)
+	if uuid, ok := uuidOf(fd); ok && uuid != [16]byte{} {
+		return append([]byte("uuid"), uuid[:]...)
 	}
 	var st unix.Statfs_t
 	if err := unix.Fstatfs(fd, &st); err != nil {
@@ -56,6 +54,13 @@ func filesystemOf(fd int) []byte {
 		return binary.LittleEndian.AppendUint64(b, st.Files)
 	}
 	return nil
+}
+
+// uuidOf returns the UUID of the filesystem of an open file, if there is one and the kernel tells.
+func uuidOf(fd int) ([16]byte, bool) {
+	var u fsUUID
+	_, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), iocGetFSUUID, uintptr(unsafe.Pointer(&u))) // #nosec G103 -- a struct for an ioctl
+	return u.uuid, e == 0 && u.length > 0
 }
 
 func hashOf(b []byte) uint64 {

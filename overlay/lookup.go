@@ -134,6 +134,12 @@ func (u *Union) resolve(parent ID, d *dir, h *openFile, name string) (found, err
 	if u.modes.NoIndex && f.mode != unix.S_IFDIR {
 		u.takeApart(parent, name, &f)
 	}
+	if f.upper && f.mode != unix.S_IFDIR && !u.modes.NoIndex {
+		if err := u.adoptUpper(place{h.fd, name}, d, &f); err != nil {
+			u.dropFound(&f)
+			return f, err
+		}
+	}
 	u.number(&f)
 	if f.upper && f.marks.nlink != "" && !u.inIndex(&f) {
 		f.marks.nlink = "" // made by others, or with another work directory
@@ -203,6 +209,14 @@ func (u *Union) resolveIndex(f *found) error {
 	p := place{u.up.index, indexName(u.origin(layer, it.Ino))}
 	low := *f
 	err := u.resolveUpper(p, f)
+	if errors.Is(err, unix.ENOENT) {
+		var there bool
+		if there, err = u.adoptLower(layer, it); there && err == nil {
+			err = u.resolveUpper(p, f)
+		} else if err == nil {
+			err = unix.ENOENT
+		}
+	}
 	switch {
 	case errors.Is(err, unix.ENOENT):
 		return nil

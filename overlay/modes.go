@@ -33,6 +33,8 @@ type Modes struct {
 	Redirect   RedirectMode
 	// NoIndex lets the names of a lower hard link come apart: each becomes a file of its own once it is written.
 	NoIndex bool
+	// KernelIndex makes the directory in which kernel overlayfs with index=on finds hard links, if it is not there.
+	KernelIndex bool
 	// StaticNlink shows every directory with one link, which spares counting its subdirectories.
 	StaticNlink bool
 	// UserXattr keeps the marks in user.* xattrs also where trusted.* could be had.

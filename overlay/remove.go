@@ -191,6 +191,9 @@ func (l *loss) dropIndexed() error {
 	p := u.indexPlace(&rec)
 	if l.last {
 		u.tab.update(l.id, func(r *record) { r.flags &^= flagIndexed })
+		if err := u.up.dropKernelIndexed(p); err != nil {
+			return err
+		}
 		return ignoreMissing(unix.Unlinkat(p.fd, p.name, 0))
 	}
 	if l.inUpper {

@@ -61,6 +61,8 @@ type Union struct {
 	stampMu sync.Mutex // guards stamps
 	stamps  map[ID]*stamping
 
+	adoptMu sync.Mutex // one at a time goes on with what kernel overlayfs has in its index
+
 	aliasMu sync.Mutex // guards aliases
 	aliases map[ID]alias
 

@@ -35,6 +35,8 @@ type upper struct {
 	work  int       // …of the directory in which inodes are prepared
 	index int       // …of the directory of copied-up hard links
 
+	kernelIndex int // …of kernel overlayfs's own such directory, -1 when there is none
+
 	noAtime int // what files are opened with beside, to leave their times of access alone
 
 	overlay string // prefix of kernel overlayfs's marks: "trusted.overlay." or "user.overlay."
@@ -51,7 +53,7 @@ func openDir(dirfd int, name string) (int, error) {
 
 // openUpper opens an upper layer and clears what a crash left in the work directory.
 func openUpper(dir, work string, m *Modes) (up *upper, err error) {
-	up = &upper{work: -1, index: -1}
+	up = &upper{work: -1, index: -1, kernelIndex: -1}
 	defer func() {
 		if err != nil {
 			up.close()
@@ -84,6 +86,14 @@ func openUpper(dir, work string, m *Modes) (up *upper, err error) {
 		return nil, fmt.Errorf("work directory %s: %w", work, err)
 	}
 	if up.index, err = subdir(base, indexDir); err != nil {
+		return nil, fmt.Errorf("work directory %s: %w", work, err)
+	}
+	if m.KernelIndex {
+		up.kernelIndex, err = subdir(base, kernelIndexDir)
+	} else {
+		up.kernelIndex, err = openDir(base, kernelIndexDir)
+	}
+	if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENOTDIR) && !isPermission(err) {
 		return nil, fmt.Errorf("work directory %s: %w", work, err)
 	}
 	if err := up.checkIncompat(work); err != nil {
@@ -139,7 +149,7 @@ func (up *upper) close() {
 		return
 	}
 	up.root.Release()
-	for _, fd := range []int{up.work, up.index} {
+	for _, fd := range []int{up.work, up.index, up.kernelIndex} {
 		if fd >= 0 {
 			_ = unix.Close(fd) // directories: nothing to report
 		}

@@ -104,7 +104,7 @@ func TestMeaning(t *testing.T) {
 		"metacopy=on":              with(func(o *Options) { o.Union.NoMetacopy = false }),
 		"metacopy=on,metacopy=off": base,
 		"index=off":                with(func(o *Options) { o.Union.NoIndex = true }),
-		"index=on":                 base,
+		"index=on":                 with(func(o *Options) { o.Union.KernelIndex = true }),
 		"nfs_export=off":           base,
 		"nfs_export=on":            with(func(o *Options) { o.Union.KeepNodes = true }),
 		"uuid=null":                base,

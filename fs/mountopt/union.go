@@ -40,7 +40,7 @@ var overlayOptions = map[string]setter{
 		return nil
 	}),
 	"index": choice("on|off", func(o *Options, v string) error {
-		o.Union.NoIndex = v == "off"
+		o.Union.NoIndex, o.Union.KernelIndex = v == "off", v == "on"
 		return nil
 	}),
 	"nfs_export": choice("on|off", func(o *Options, v string) error {
