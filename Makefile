@@ -5,7 +5,8 @@ PREFIX  ?= /usr/local
 DESTDIR ?=
 # Where mount(8) looks for helpers, whatever PREFIX is.
 SBINDIR ?= /sbin
-MANDIR  ?= $(PREFIX)/share/man
+DATADIR ?= $(PREFIX)/share
+MANDIR  ?= $(DATADIR)/man
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 FUZZTIME ?= 30s
@@ -63,11 +64,18 @@ install: $(if $(BINARY),,build)
 	ln -sf $(PREFIX)/bin/plyfs $(DESTDIR)$(SBINDIR)/mount.plyfs
 	ln -sf $(PREFIX)/bin/plyfs $(DESTDIR)$(SBINDIR)/mount.fuse.plyfs
 	install -D -m 0644 man/plyfs-overlay.8 $(DESTDIR)$(MANDIR)/man8/plyfs-overlay.8
+	install -d $(DESTDIR)$(MANDIR)/man1
+	$(or $(BINARY),bin/plyfs) generate-man $(DESTDIR)$(MANDIR)/man1
+	install -D -m 0644 cmd/plyfs/completion/plyfs.bash $(DESTDIR)$(DATADIR)/bash-completion/completions/plyfs
+	install -D -m 0644 cmd/plyfs/completion/plyfs.zsh $(DESTDIR)$(DATADIR)/zsh/site-functions/_plyfs
+	install -D -m 0644 cmd/plyfs/completion/plyfs.fish $(DESTDIR)$(DATADIR)/fish/vendor_completions.d/plyfs.fish
 
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/bin/plyfs \
 	  $(DESTDIR)$(SBINDIR)/mount.plyfs $(DESTDIR)$(SBINDIR)/mount.fuse.plyfs \
-	  $(DESTDIR)$(MANDIR)/man8/plyfs-overlay.8
+	  $(DESTDIR)$(MANDIR)/man8/plyfs-overlay.8 $(DESTDIR)$(MANDIR)/man1/plyfs.1 $(DESTDIR)$(MANDIR)/man1/plyfs-*.1 \
+	  $(DESTDIR)$(DATADIR)/bash-completion/completions/plyfs $(DESTDIR)$(DATADIR)/zsh/site-functions/_plyfs \
+	  $(DESTDIR)$(DATADIR)/fish/vendor_completions.d/plyfs.fish
 
 clean:
 	rm -rf bin

@@ -212,6 +212,14 @@ func TestInstall(t *testing.T) {
 	if out := tool(t, filepath.Join(dest, "opt/p/bin/plyfs"), "version"); !strings.HasPrefix(out, "plyfs version") {
 		t.Errorf("the installed binary says %q", out)
 	}
+	for _, name := range []string{
+		"man/man1/plyfs.1", "man/man1/plyfs-image-tree.1", "bash-completion/completions/plyfs", "zsh/site-functions/_plyfs",
+		"fish/vendor_completions.d/plyfs.fish",
+	} {
+		if _, err := os.Stat(filepath.Join(dest, "opt/p/share", name)); err != nil {
+			t.Error(err)
+		}
+	}
 	page := filepath.Join(dest, "opt/p/share/man/man8/plyfs-overlay.8")
 	cmd := exec.Command("man", "--warnings", "-l", page)
 	cmd.Env = append(os.Environ(), "MANWIDTH=100", "LC_ALL=C.UTF-8")

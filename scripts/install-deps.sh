@@ -4,8 +4,8 @@
 set -euo pipefail
 
 packages=(
-  acl attr ca-certificates curl debootstrap docker-registry e2fsprogs file fio fuse-overlayfs fuse3 gcc git jq
-  libcap2-bin make mmdebstrap pigz podman buildah runc crun skopeo strace tar uidmap umoci xfsprogs xz-utils zstd
+  acl attr ca-certificates curl debootstrap docker-registry e2fsprogs file fio fish fuse-overlayfs fuse3 gcc git groff-base jq
+  libcap2-bin make mandoc mmdebstrap pigz podman buildah runc crun skopeo strace tar uidmap umoci xfsprogs xz-utils zsh zstd
 )
 
 missing=()

@@ -130,6 +130,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 			overlayCommand(),
 			whichCommand(),
 			rmiCommand("rmi"), exportCommand(), imageCommand(), containerCommand(), versionCommand(),
+			completionCommand(), hiddenCompleteCommand(), manCommand(),
 		},
 		Before:         setUp,
 		Action:         noCommand,
