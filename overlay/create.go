@@ -54,7 +54,7 @@ func (u *Union) inheritance(d *dir, h *openFile) (uint32, error) {
 	if st.Mode&unix.S_ISGID != 0 {
 		v |= inheritGroup
 	}
-	switch _, err := p.getxattr("system.posix_acl_default", nil); {
+	switch _, err := p.getxattr(xattrDefaultACL, nil); {
 	case err == nil:
 		v |= inheritACL
 	case !errors.Is(err, unix.ENODATA) && !errors.Is(err, unix.ENOTSUP):
@@ -286,11 +286,11 @@ func (m *making) likeParent(p place, inherit uint32) error {
 	if inherit&inheritACL == 0 {
 		return nil
 	}
-	acl, err := parent.value("system.posix_acl_default")
+	acl, err := parent.value(xattrDefaultACL)
 	if err != nil {
 		return err
 	}
-	return p.setxattr("system.posix_acl_default", acl, 0)
+	return p.setxattr(xattrDefaultACL, acl, 0)
 }
 
 // create makes an inode under a new name and returns it, held.

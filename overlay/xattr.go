@@ -7,7 +7,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const xattrACL = "system.posix_acl_access"
+const (
+	xattrACL        = "system.posix_acl_access"
+	xattrDefaultACL = "system.posix_acl_default"
+)
 
 // lowerEntry is the lower inode whose attributes an inode shows that has none in the upper layer.
 func (u *Union) lowerEntry(id ID, rec *record) (Layer, Entry, error) {
@@ -40,8 +43,17 @@ func (u *Union) lowerShown(id ID, rec *record) (layer int, e Entry, err error) {
 }
 
 // GetXattr copies the value of an xattr into dest and returns its length. An empty dest asks for the length; one that
-// is too small is ERANGE.
+// is too small is ERANGE. Where a filesystem has no ACLs there is none: ENOTSUP would have the kernel, which asks for them
+// to check permissions, refuse the file to all but its owner.
 func (u *Union) GetXattr(id ID, name string, dest []byte) (int, error) {
+	n, err := u.getXattr(id, name, dest)
+	if errors.Is(err, unix.ENOTSUP) && (name == xattrACL || name == xattrDefaultACL) {
+		err = unix.ENODATA
+	}
+	return n, err
+}
+
+func (u *Union) getXattr(id ID, name string, dest []byte) (int, error) {
 	rec, ok := u.tab.get(id)
 	if !ok {
 		return 0, unix.ESTALE
