@@ -15,6 +15,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
 
+	"github.com/plyfs/plyfs/cmd/plyfs/internal/format"
 	"github.com/plyfs/plyfs/container"
 	"github.com/plyfs/plyfs/image"
 	"github.com/plyfs/plyfs/layerstore"
@@ -60,13 +61,13 @@ func formatFlag(forms string) cli.Flag {
 }
 
 func wantFormat(c *cli.Context, forms ...string) error {
-	format := c.String("format")
+	form := c.String("format")
 	for _, f := range append(forms, "", "table") {
-		if format == f {
+		if form == f {
 			return nil
 		}
 	}
-	return usagef(c.Command, "--format %q: not one of table, %s", format, strings.Join(forms, ", "))
+	return usagef(c.Command, "--format %q: not one of table, %s", form, strings.Join(forms, ", "))
 }
 
 // treeReport prints what the layers of an image do.
@@ -126,7 +127,7 @@ func (t *treeReport) table(totals []changes.Totals) error {
 	var all changes.Totals
 	for i, one := range totals {
 		fmt.Fprintf(table, "%d\t%s\t%s\t%d\t%d\t%d\t%s\t%s\n", i+1, shortDigest(t.img.Layers[i].DiffID), size(one.Size),
-			one.Added, one.Changed, one.Deleted, size(one.Wasted), ellipsis(by[i], 45))
+			one.Added, one.Changed, one.Deleted, size(one.Wasted), format.Ellipsis(by[i], 45))
 		all.Size += one.Size
 		all.Wasted += one.Wasted
 	}
@@ -143,14 +144,6 @@ func percent(part, whole int64) string {
 		return "0%"
 	}
 	return strconv.FormatFloat(float64(part)*100/float64(whole), 'f', 1, 64) + "%"
-}
-
-// ellipsis shortens a text as docker's tables do.
-func ellipsis(s string, most int) string {
-	if utf8.RuneCountInString(s) <= most {
-		return s
-	}
-	return string([]rune(s)[:most-1]) + "…"
 }
 
 // line prints a change as a line.
