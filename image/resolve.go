@@ -108,12 +108,13 @@ func List(ctx context.Context, st *layerstore.Store) ([]Listing, error) {
 	}
 	var list []Listing
 	for _, img := range images {
-		list = append(list, listings(img)...)
+		list = append(list, Listings(img)...)
 	}
 	return list, nil
 }
 
-func listings(img layerstore.ImageSummary) []Listing {
+// Listings are the lines of an image: one for each name, or one.
+func Listings(img layerstore.ImageSummary) []Listing {
 	line := Listing{Repository: None, Tag: None, Digest: None, ID: img.ID, Created: img.Created, Size: img.Size}
 	digests := map[string]string{}
 	for _, rd := range img.RepoDigests {

@@ -42,8 +42,9 @@ func TestCLI(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"fails": scriptFails,
-			"set":   scriptSet,
+			"fails":  scriptFails,
+			"fails1": scriptFails1,
+			"set":    scriptSet,
 		},
 	})
 }
@@ -70,6 +71,20 @@ func scriptFails(ts *testscript.TestScript, neg bool, args []string) {
 	if err := oneError(ts.ReadFile("stderr")); err != nil {
 		ts.Fatalf("%v", err)
 	}
+}
+
+// scriptFails1 is `fails1 PROGRAM [ARGUMENT…]`: the program must end with status 1 and one line on standard error, whatever it
+// prints to standard output.
+func scriptFails1(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 1 {
+		ts.Fatalf("usage: fails1 PROGRAM [ARGUMENT…]")
+	}
+	err := ts.Exec(args[0], args[1:]...)
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != 1 {
+		ts.Fatalf("%v, want exit status 1", err)
+	}
+	ts.Check(oneError(ts.ReadFile("stderr")))
 }
 
 // scriptSet is `set VARIABLE`: it takes the last program's standard output without its last newline.

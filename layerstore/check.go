@@ -8,41 +8,75 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"runtime"
+	"slices"
 	"strings"
+	"sync"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/plyfs/plyfs/layerstore/tarlayer"
 )
 
-// checker gathers a Report.
-type checker struct {
-	s      *Store
-	ctx    context.Context //nolint:containedctx // one call's
-	r      Report
-	hashed map[[2]uint64]Digest // by device and inode: an uncompressed layer's tar is its blob
-	buf    []byte
+// maxCheckJobs bounds how many files are hashed at a time, each with a buffer of 1 MiB.
+const maxCheckJobs = 8
+
+// CheckOptions are the choices of a check.
+type CheckOptions struct {
+	Jobs     int                     // files hashed at a time; 0 is one for each processor, 8 at most
+	Progress func(done, total int64) // told of bytes hashed, one call at a time; may be nil
 }
 
-// Check verifies the whole store: it hashes every blob and tar, verifies every index, and looks for what images and
+// checker gathers a Report.
+type checker struct {
+	s     *Store
+	ctx   context.Context //nolint:containedctx // one call's
+	o     CheckOptions
+	files []checkFile
+	total int64
+
+	mu   sync.Mutex // guards what follows
+	r    Report
+	done int64
+}
+
+// checkFile is an inode whose bytes are hashed, by its names: an uncompressed layer's tar is its blob.
+type checkFile struct {
+	paths []string // below the root
+	size  int64
+}
+
+// Check is CheckWith without choices.
+func (s *Store) Check(ctx context.Context) (Report, error) { return s.CheckWith(ctx, CheckOptions{}) }
+
+// CheckWith verifies the whole store: it hashes every blob and tar, verifies every index, and looks for what images and
 // containers refer to. It takes no lock while it hashes; a file that another process removes meanwhile is no problem.
-// Garbage is counted, not a problem: Collect deletes it. The error is one that kept Check from looking, or ctx's.
-func (s *Store) Check(ctx context.Context) (Report, error) {
-	c := &checker{s: s, ctx: ctx, hashed: map[[2]uint64]Digest{}, buf: make([]byte, 1<<20)}
+// Garbage is counted, not a problem: Collect deletes it. The error is one that kept it from looking, or ctx's.
+func (s *Store) CheckWith(ctx context.Context, o CheckOptions) (Report, error) {
+	c := &checker{s: s, ctx: ctx, o: o}
 	if err := s.checkLayout(); err != nil {
 		c.problem(nameLayout, err)
 	}
-	for _, step := range []func() error{c.references, c.blobs, c.layers} {
+	for _, step := range []func() error{c.references, c.blobs, c.layers, c.hashAll} {
 		if err := step(); err != nil {
 			return c.r, s.explain("checking the store", err)
 		}
 	}
+	slices.SortStableFunc(c.r.Problems, func(a, b Problem) int { return strings.Compare(a.Path, b.Path) })
 	return c.r, nil
 }
 
 func (c *checker) problem(path string, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.r.Problems = append(c.r.Problems, Problem{Path: path, Err: err})
+}
+
+// imageProblem is a problem of an image that index.json lists.
+func (c *checker) imageProblem(e *entry, err error) {
+	c.r.Problems = append(c.r.Problems, Problem{Path: nameIndex, Image: e.manifest, Err: err})
 }
 
 // references checks that what index.json and the containers refer to is there. The shared lock keeps it there meanwhile.
@@ -77,15 +111,15 @@ func (c *checker) image(e *entry) bool {
 	}
 	c.r.Images++
 	if err != nil {
-		c.problem(nameIndex, fmt.Errorf("image %s: %w", displayName(e), err))
+		c.imageProblem(e, fmt.Errorf("image %s: %w", displayName(e), err))
 		return false
 	}
 	if !c.s.HasBlob(e.desc.Digest) {
-		c.problem(nameIndex, fmt.Errorf("image %s: its OCI manifest %s: %w", displayName(e), e.desc.Digest, ErrNotFound))
+		c.imageProblem(e, fmt.Errorf("image %s: its OCI manifest %s: %w", displayName(e), e.desc.Digest, ErrNotFound))
 	}
 	for _, spec := range img.Layers {
 		if !c.s.HasLayer(spec) {
-			c.problem(nameIndex, fmt.Errorf("image %s: layer %s (diffID %s) is not whole: %w", displayName(e), spec.Digest, spec.DiffID, ErrNotFound))
+			c.imageProblem(e, fmt.Errorf("image %s: layer %s (diffID %s) is not whole: %w", displayName(e), spec.Digest, spec.DiffID, ErrNotFound))
 		}
 	}
 	return true
@@ -160,9 +194,7 @@ func (c *checker) blobs() error {
 			continue
 		}
 		c.r.Blobs++
-		if err := c.hash(path, n.Name()); err != nil {
-			return err
-		}
+		c.add(path)
 	}
 	return nil
 }
@@ -177,13 +209,95 @@ func (c *checker) layers() error {
 		switch suffix := strings.TrimPrefix(n.Name(), h); suffix {
 		case suffixTar:
 			c.r.Layers++
-			if err := c.hash(path, h); err != nil {
-				return err
-			}
-			c.index(h)
+			c.add(path)
 		case suffixIdx, suffixDiff:
 		default:
 			c.problem(path, damaged("no layer has this name"))
+		}
+	}
+	return nil
+}
+
+// add has a file hashed.
+func (c *checker) add(path string) {
+	fi, err := os.Lstat(c.s.path(path))
+	if err != nil {
+		return // gone meanwhile, or told when it is opened
+	}
+	c.files = append(c.files, checkFile{[]string{path}, fi.Size()})
+}
+
+// hashAll hashes what was found, several files at a time, and verifies the index of each layer.
+func (c *checker) hashAll() error {
+	c.join()
+	jobs := c.o.Jobs
+	if jobs <= 0 {
+		jobs = min(runtime.GOMAXPROCS(0), maxCheckJobs)
+	}
+	g, ctx := errgroup.WithContext(c.ctx)
+	c.ctx = ctx
+	next := make(chan checkFile)
+	for range jobs {
+		g.Go(func() error {
+			buf := make([]byte, 1<<20)
+			for f := range next {
+				if err := c.file(f, buf); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	g.Go(func() error {
+		defer close(next)
+		for _, f := range c.files {
+			select {
+			case next <- f:
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}
+		return nil
+	})
+	return g.Wait()
+}
+
+// join puts the names of one inode together.
+func (c *checker) join() {
+	byInode := map[[2]uint64]int{}
+	joined := c.files[:0:0]
+	for _, f := range c.files {
+		var st unix.Stat_t
+		if unix.Lstat(c.s.path(f.paths[0]), &st) == nil && st.Nlink > 1 {
+			key := [2]uint64{st.Dev, st.Ino}
+			if i, ok := byInode[key]; ok {
+				joined[i].paths = append(joined[i].paths, f.paths...)
+				continue
+			}
+			byInode[key] = len(joined)
+		}
+		joined = append(joined, f)
+		c.total += f.size
+	}
+	c.files = joined
+}
+
+func (c *checker) file(f checkFile, buf []byte) error {
+	got, err := c.hash(f.paths[0], buf)
+	if c.ctx.Err() != nil {
+		return context.Cause(c.ctx)
+	}
+	for _, path := range f.paths {
+		h := digits(path[strings.LastIndexByte(path, '/')+1:])
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+		case err != nil:
+			c.problem(path, err)
+		case got.Encoded() != h:
+			c.problem(path, fmt.Errorf("its bytes are %s: %w", got, ErrDigestMismatch))
+		}
+		if strings.HasSuffix(path, suffixTar) {
+			c.index(h)
 		}
 	}
 	return nil
@@ -200,38 +314,39 @@ func (c *checker) index(diff string) {
 	}
 }
 
-// hash checks that a file has the digest that its name says.
-func (c *checker) hash(path, want string) error {
-	f, err := os.OpenFile(c.s.path(path), os.O_RDONLY|unix.O_NOFOLLOW, 0)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
+// hash reads a file and returns its digest.
+func (c *checker) hash(path string, buf []byte) (Digest, error) {
+	f, err := os.OpenFile(c.s.path(path), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
-		c.problem(path, err)
-		return nil
+		return "", err
 	}
 	defer f.Close() //nolint:errcheck // read only
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return err
+	if fi, err := f.Stat(); err == nil && !fi.Mode().IsRegular() {
+		return "", damaged("it is not a file")
 	}
-	got, ok := c.hashed[[2]uint64{st.Dev, st.Ino}]
-	if !ok {
-		h := sha256.New()
-		n, err := io.CopyBuffer(struct{ io.Writer }{h}, &contextReader{c.ctx, f}, c.buf)
-		if c.ctx.Err() != nil {
-			return c.ctx.Err()
-		}
-		if err != nil {
-			c.problem(path, fmt.Errorf("cannot be read: %w", err))
-			return nil
-		}
-		c.r.Bytes += n
-		got = digest.NewDigest(digest.SHA256, h)
-		c.hashed[[2]uint64{st.Dev, st.Ino}] = got
+	h := sha256.New()
+	_, err = io.CopyBuffer(struct{ io.Writer }{h}, &checkReader{contextReader{c.ctx, f}, c}, buf)
+	if err != nil {
+		return "", fmt.Errorf("cannot be read: %w", err)
 	}
-	if got.Encoded() != want {
-		c.problem(path, fmt.Errorf("its bytes are %s: %w", got, ErrDigestMismatch))
+	return digest.NewDigest(digest.SHA256, h), nil
+}
+
+// checkReader counts what is read.
+type checkReader struct {
+	contextReader
+	c *checker
+}
+
+func (r *checkReader) Read(p []byte) (int, error) {
+	n, err := r.contextReader.Read(p)
+	c := r.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.done += int64(n)
+	c.r.Bytes = c.done
+	if c.o.Progress != nil {
+		c.o.Progress(c.done, c.total)
 	}
-	return nil
+	return n, err
 }

@@ -76,8 +76,9 @@ type Report struct {
 
 // Problem is one thing that is wrong in the store.
 type Problem struct {
-	Path string // below the store's root
-	Err  error  // wraps ErrCorrupt, ErrDigestMismatch, ErrNotFound…
+	Path  string // below the store's root
+	Image Digest // the manifest of the image that index.json lists and that is concerned; "" in other files
+	Err   error  // wraps ErrCorrupt, ErrDigestMismatch, ErrNotFound…
 }
 
 // Limits of what the store takes in.

@@ -129,7 +129,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 			pullCommand(), imagesCommand("images"), mountCommand(), umountCommand(), rmCommand(), saveCommand(), loadCommand(), importCommand(),
 			overlayCommand(),
 			whichCommand(),
-			rmiCommand("rmi"), exportCommand(), imageCommand(), containerCommand(), versionCommand(),
+			rmiCommand("rmi"), exportCommand(), imageCommand(), containerCommand(), systemCommand(), versionCommand(),
 			completionCommand(), hiddenCompleteCommand(), manCommand(),
 		},
 		Before:         setUp,
