@@ -17,11 +17,22 @@ import (
 // ErrNested says that upper and work directory lie one within the other.
 var ErrNested = errors.New("upper and work directory must not contain each other")
 
-// Of the descriptors that a process may have, directories that are layers share half.
+// Of the descriptors that a process may have, directories that are layers share half, and the upper layer may keep a
+// quarter for later use.
 const (
 	leastLayerFDs = 8
 	mostLayerFDs  = 256
+	mostUpperFDs  = 1024
 )
+
+// upperFDs is how many descriptors of the upper layer are kept.
+func upperFDs() int {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return mostUpperFDs
+	}
+	return int(max(min(limit.Cur/4, mostUpperFDs), 1)) // #nosec G115 -- bounded
+}
 
 // OpenDirs opens directories as layers: all or none.
 func OpenDirs(paths []string) ([]overlay.Layer, error) {

@@ -192,7 +192,9 @@ func TestPlayScene(t *testing.T) {
 	t.Fatal("no such scene")
 }
 
-func scenes() []scene { return slices.Concat(dataScenes, modeScenes, nameScenes, whiteoutScenes) }
+func scenes() []scene {
+	return slices.Concat(dataScenes, modeScenes, nameScenes, whiteoutScenes, watchScenes)
+}
 
 // letIn lets other users come to a test's directory.
 func letIn(t *testing.T, dir string) {

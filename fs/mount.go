@@ -68,7 +68,7 @@ func Mount(cfg Config) (*Server, error) {
 	unix.Umask(0) // modes come from the kernel with the caller's umask applied or beside them
 	u, err := overlay.New(overlay.Config{
 		Lowers: cfg.Lowers, Names: cfg.Names, Upper: cfg.Upper, Work: cfg.Work,
-		AdoptRoot: !cfg.KeepRoot, Modes: cfg.unionModes(),
+		AdoptRoot: !cfg.KeepRoot, Modes: cfg.unionModes(), MaxFDs: upperFDs(),
 	})
 	if err != nil {
 		return nil, errors.Join(err, closeAll(cfg.Lowers))

@@ -60,6 +60,13 @@ func (u *Union) inheritance(d *dir, h *openFile) (uint32, error) {
 	case !errors.Is(err, unix.ENODATA) && !errors.Is(err, unix.ENOTSUP):
 		return 0, err
 	}
+	var stx unix.Statx_t
+	if err := unix.Statx(p.fd, p.name, noFollow, 0, &stx); err != nil {
+		return 0, err
+	}
+	if stx.Attributes&unix.STATX_ATTR_APPEND != 0 {
+		v |= appendOnly
+	}
 	d.inherit.Store(v)
 	return v, nil
 }
@@ -245,7 +252,7 @@ func (m *making) swapIn(tmp place) error {
 // removes it again.
 func (m *making) workAlike(inherit uint32) (int, func(), error) {
 	up := m.u.up
-	if inherit == inheritKnown {
+	if inherit&(inheritGroup|inheritACL) == 0 {
 		return up.work, func() {}, nil
 	}
 	name := up.tempName()

@@ -60,6 +60,9 @@ func (u *Union) Ioctl(id ID, cmd uint32, arg []byte) error {
 	default:
 		return unix.ENOTTY
 	}
+	if d := u.tab.dir(id); d != nil {
+		defer d.inherit.Store(0)
+	}
 	return u.withFD(id, func(fd int) error {
 		if cmd == IocSetFlags {
 			has, err := unix.IoctlGetUint32(fd, IocGetFlags)

@@ -98,7 +98,9 @@ func (u *Union) tryUnlink(parent ID, name string) (ID, error) {
 	case inUpper:
 		err = unix.Unlinkat(h.fd, name, 0)
 	default:
-		err = u.up.linkWhiteout(h.fd, name)
+		if err = u.mayLose(d, h); err == nil {
+			err = u.up.linkWhiteout(h.fd, name)
+		}
 	}
 	if err != nil {
 		lost.undo()
@@ -200,6 +202,15 @@ func (l *loss) dropIndexed() error {
 		return nil // one link less in the upper layer is one less shown
 	}
 	return p.setxattr(u.up.overlay+xattrNlink, formatNlink(l.nlink-1-int(l.st.Nlink)), 0) // #nosec G115 -- a link count
+}
+
+// mayLose reports an error when no name may go from a directory. The caller holds d.mu.
+func (u *Union) mayLose(d *dir, h *openFile) error {
+	v, err := u.inheritance(d, h)
+	if err == nil && v&appendOnly != 0 {
+		err = unix.EPERM
+	}
+	return err
 }
 
 // lockDirs write-locks directories in the order of their IDs, each once.
@@ -307,7 +318,10 @@ func (u *Union) rmdirLocked(parent ID, h *openFile, id ID, ch *openFile, name st
 	if err != nil {
 		return "", err
 	}
-	if left, err = u.takeDir(place{h.fd, name}, f.upper, whiteout); err != nil {
+	if err = u.mayLose(d, h); err == nil {
+		left, err = u.takeDir(place{h.fd, name}, f.upper, whiteout)
+	}
+	if err != nil {
 		l.undo()
 		return "", err
 	}

@@ -190,6 +190,9 @@ func (r *renaming) locked() error {
 		return r.exchange()
 	}
 	if r.to.id != 0 {
+		if err := u.mayLose(r.to.d, r.to.h); err != nil {
+			return err
+		}
 		if r.to.isDir() {
 			empty, err := u.isEmpty(r.to.id, u.tab.dir(r.to.id), r.to.child)
 			if err != nil {

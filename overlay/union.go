@@ -90,6 +90,7 @@ const (
 	inheritKnown uint32 = 1 << iota
 	inheritGroup        // setgid: what is created belongs to the directory's group
 	inheritACL          // has a default ACL: the umask does not count
+	appendOnly          // chattr +a: no name may go, which the host keeps from alone that are in the upper layer
 )
 
 // lowerRef is a directory of a lower layer.

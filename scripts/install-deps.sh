@@ -4,7 +4,7 @@
 set -euo pipefail
 
 packages=(
-  acl attr ca-certificates curl debootstrap docker-registry e2fsprogs file fio fish fuse-overlayfs fuse3 gcc git groff-base jq
+  acl attr btrfs-progs ca-certificates curl debootstrap docker-registry e2fsprogs file fio fish fuse-overlayfs fuse3 gcc git groff-base jq
   libcap2-bin make mandoc mmdebstrap pigz podman buildah runc crun skopeo strace tar uidmap umoci xfsprogs xz-utils zsh zstd
 )
 
