@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -28,55 +29,112 @@ type filesystems struct {
 	close   func() error
 }
 
-// openFilesystems unpacks the benchmark's image once, for all but plyfs, and pulls it for plyfs.
-func (b *bench) openFilesystems(ctx context.Context) (fs *filesystems, err error) {
+// stores are where the benchmark's image lies.
+type stores struct {
+	Ref    string // of the image in plyfs's store
+	Lowers string // its layers as directories, for the others
+	Image  string // what it was made of
+}
+
+// fill pulls the benchmark's image for plyfs and unpacks it for all others, unless an earlier run has left it.
+func (b *bench) fill(ctx context.Context, root, native string) (s stores, err error) {
 	img, err := testimage.Bench(ctx)
 	if err != nil {
-		return nil, err
+		return s, err
+	}
+	list := filepath.Join(b.dir, "stores.json")
+	if text, err := os.ReadFile(list); err == nil {
+		if err := json.Unmarshal(text, &s); err != nil {
+			return s, fmt.Errorf("%s: %w", list, err)
+		}
+		if s.Image != img.Storage {
+			return s, fmt.Errorf("%s has another image: delete it", b.dir)
+		}
+		return s, nil
+	}
+	podDir := filepath.Join(b.dir, "podman")
+	if err := command("rm", "-rf", "--one-file-system", root, native, podDir); err != nil { // what an interrupted run left
+		return s, err
 	}
 	registry, err := testimage.StartRegistry(ctx, img.Storage, true)
 	if err != nil {
-		return nil, err
+		return s, err
 	}
 	defer func() { err = errors.Join(err, registry.Close()) }()
-	ref := registry.Addr + "/" + img.Name
-
-	root := filepath.Join(b.dir, "plyfs")
+	s = stores{Ref: registry.Addr + "/" + img.Name, Image: img.Storage}
 	b.say("pulling %s for plyfs", img.Name)
-	if err := command(b.plyfs, "--root", root, "pull", "--quiet", ref); err != nil {
-		return nil, err
+	if err := command(b.plyfs, "--root", root, "pull", "--quiet", s.Ref); err != nil {
+		return s, err
 	}
 	b.say("unpacking %s for the others", img.Name)
-	pod, err := newPodman(filepath.Join(b.dir, "podman"))
+	pod, err := newPodman(podDir)
 	if err != nil {
-		return nil, err
+		return s, err
 	}
 	defer func() { err = errors.Join(err, pod.close()) }()
-	if err := command("podman", pod.args("pull", "--quiet", "--tls-verify=false", ref)...); err != nil {
-		return nil, err
+	if err := command("podman", pod.args("pull", "--quiet", "--tls-verify=false", s.Ref)...); err != nil {
+		return s, err
 	}
-	lowers, err := pod.lowers(ref)
+	if s.Lowers, err = pod.lowers(s.Ref); err != nil {
+		return s, err
+	}
+	err = withPristine(b.dir, s.Lowers, func(pristine string) error { return command("cp", "-a", pristine, native) })
+	if err != nil {
+		return s, err
+	}
+	text, err := json.Marshal(s)
+	if err != nil {
+		return s, err
+	}
+	unix.Sync()
+	return s, os.WriteFile(list, text, 0o600)
+}
+
+// withPristine calls f with the image's files as they are.
+func withPristine(dir, lowers string, f func(pristine string) error) error {
+	pristine, closeAll, err := mountPristine(dir, lowers)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f(pristine), closeAll())
+}
+
+func mountPristine(dir, lowers string) (pristine string, closeAll func() error, err error) {
+	pristine = filepath.Join(dir, "pristine")
+	if err := os.MkdirAll(pristine, 0o755); err != nil {
+		return "", nil, err
+	}
+	if err := unix.Mount("overlay", pristine, "overlay", unix.MS_RDONLY, "lowerdir="+lowers); err != nil {
+		return "", nil, fmt.Errorf("mount overlay: %w", err)
+	}
+	return pristine, func() error { return unmount(pristine) }, nil
+}
+
+// openFilesystems returns what to measure on.
+func (b *bench) openFilesystems(ctx context.Context) (fs *filesystems, err error) {
+	root, native := filepath.Join(b.dir, "plyfs"), filepath.Join(b.dir, "native")
+	s, err := b.fill(ctx, root, native)
 	if err != nil {
 		return nil, err
 	}
-	pristine := filepath.Join(b.dir, "pristine")
-	native := filepath.Join(b.dir, "native")
-	if err := os.Mkdir(pristine, 0o755); err != nil {
+	pristine, closeAll, err := mountPristine(b.dir, s.Lowers)
+	if err != nil {
 		return nil, err
 	}
-	if err := unix.Mount("overlay", pristine, "overlay", unix.MS_RDONLY, "lowerdir="+lowers); err != nil {
-		return nil, fmt.Errorf("mount overlay: %w", err)
-	}
-	closeAll := func() error { return unmount(pristine) }
-	if err := command("cp", "-a", pristine, native); err != nil {
-		return nil, errors.Join(err, closeAll())
-	}
-	unix.Sync()
-	fs = &filesystems{close: closeAll, targets: []target{nativeTarget(native, pristine), kernelTarget(lowers)}}
+	all := []target{nativeTarget(native, pristine), kernelTarget(s.Lowers)}
 	for _, fo := range b.fuseOverlays() {
-		fs.targets = append(fs.targets, fuseOverlayTarget(fo[1], fo[0], lowers))
+		all = append(all, fuseOverlayTarget(fo[1], fo[0], s.Lowers))
 	}
-	fs.targets = append(fs.targets, plyfsTarget(b.plyfs, root, ref))
+	all = append(all, plyfsTarget(namePlyfs, b.plyfs, root, s.Ref))
+	if b.uring {
+		all = append(all, plyfsTarget(nameURing, b.plyfs, root, s.Ref, "-o", "io_uring=on"))
+	}
+	fs = &filesystems{close: closeAll}
+	for _, t := range all {
+		if b.on == nil || b.on.MatchString(t.name) {
+			fs.targets = append(fs.targets, t)
+		}
+	}
 	return fs, nil
 }
 

@@ -27,7 +27,7 @@ func (b *bench) machine() (string, error) {
 	lines := []string{
 		fmt.Sprintf("- processor: %s, %d CPUs; memory: %s", field("/proc/cpuinfo", "model name"), runtime.NumCPU(), field("/proc/meminfo", "MemTotal")),
 		"- kernel: Linux " + unix.ByteSliceToString(u.Release[:]) + " " + unix.ByteSliceToString(u.Machine[:]),
-		"- file system of stores and upper layers: " + fileSystem(fs.Type),
+		"- file system of stores and upper layers: " + fileSystem(fs.Type) + " as mkfs makes it, on a loop device with direct I/O",
 		"- " + version(b.plyfs) + ", built with " + runtime.Version(),
 		"- " + version("podman") + ", " + version("curl") + ", " + version("gunzip") + ", " + version("sha256sum") + ", " + version("docker-registry"),
 		fmt.Sprintf("- date: %s; rounds: %d", time.Now().UTC().Format(time.DateOnly), b.rounds),

@@ -17,8 +17,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/plyfs/plyfs/integration/testimage"
 )
 
@@ -28,6 +26,8 @@ type bench struct {
 	dir    string // where everything lies that is measured
 	rounds int
 	only   *regexp.Regexp // of the rows to measure; nil is all
+	on     *regexp.Regexp // of the targets to measure; nil is all
+	uring  bool           // measure plyfs over io_uring too
 	begun  time.Time
 }
 
@@ -60,8 +60,11 @@ func run() error {
 	plyfs := flag.String("plyfs", "bin/plyfs", "the plyfs to measure")
 	rounds := flag.Int("rounds", 5, "how often each is measured, at least 3 for ratios")
 	only := flag.String("run", "", "measure only the rows whose name this regular expression matches: pull, mount, and the names of workloads")
+	on := flag.String("on", "", "measure only on the targets whose name this regular expression matches; kernel overlayfs is what ratios are made of")
+	uring := flag.Bool("uring", false, "measure plyfs over io_uring too")
 	out := flag.String("out", "", "write the tables to this file (default docs/benchmarks.md when all rows are measured, else none)")
-	dir := flag.String("dir", "", "measure in this directory's file system (default the cache of test images)")
+	dir := flag.String("dir", "", "make the file system to measure on in a file in this directory (default the cache of test images)")
+	keep := flag.String("keep", "", "make it in this directory, leave it there with the images, and use what an earlier run left")
 	list := flag.Bool("list", false, "list the rows")
 	flag.Parse()
 	if *list {
@@ -71,13 +74,11 @@ func run() error {
 		}
 		return nil
 	}
-	b := &bench{rounds: *rounds, begun: time.Now()}
-	if *only != "" {
-		var err error
-		if b.only, err = regexp.Compile(*only); err != nil {
-			return err
-		}
-	} else if *out == "" {
+	b := &bench{rounds: *rounds, uring: *uring, begun: time.Now()}
+	if err := b.choose(*only, *on); err != nil {
+		return err
+	}
+	if *only == "" && *on == "" && *out == "" {
 		*out = "docs/benchmarks.md"
 	}
 	if err := b.check(*plyfs); err != nil {
@@ -85,7 +86,7 @@ func run() error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	text, err := b.all(ctx, *dir)
+	text, err := b.all(ctx, *dir, *keep)
 	if err != nil {
 		return err
 	}
@@ -97,6 +98,24 @@ func run() error {
 		return err
 	}
 	return os.WriteFile(*out, []byte(text), 0o644)
+}
+
+// choose takes the regular expressions of the rows and targets to measure, "" being all.
+func (b *bench) choose(only, on string) error {
+	for _, c := range []struct {
+		expr string
+		re   **regexp.Regexp
+	}{{only, &b.only}, {on, &b.on}} {
+		if c.expr == "" {
+			continue
+		}
+		re, err := regexp.Compile(c.expr)
+		if err != nil {
+			return err
+		}
+		*c.re = re
+	}
+	return nil
 }
 
 // check looks for what the benchmark needs before it begins.
@@ -120,20 +139,35 @@ func (b *bench) check(plyfs string) error {
 	return nil
 }
 
-// all measures in a new directory, which goes when it is done, and returns the document.
-func (b *bench) all(ctx context.Context, parent string) (text string, err error) {
+// all measures on a disk made for it, which goes when it is done unless it is to be kept, and returns the document.
+func (b *bench) all(ctx context.Context, parent, keep string) (text string, err error) {
 	if parent == "" {
 		if parent, err = testimage.CacheDir(); err != nil {
 			return "", err
 		}
+	}
+	dir := keep
+	if keep == "" {
 		if err := os.MkdirAll(parent, 0o755); err != nil {
 			return "", err
 		}
+		if dir, err = os.MkdirTemp(parent, "bench"); err != nil {
+			return "", err
+		}
+		defer func() {
+			if left := mountsBelow(dir); len(left) > 0 {
+				err = errors.Join(err, fmt.Errorf("%s is left: %s is mounted", dir, left[0]))
+				return
+			}
+			err = errors.Join(err, os.RemoveAll(dir))
+		}()
 	}
-	if b.dir, err = os.MkdirTemp(parent, "bench"); err != nil {
+	d, err := openDisk(dir)
+	if err != nil {
 		return "", err
 	}
-	defer func() { err = errors.Join(err, b.cleanUp()) }()
+	b.dir = d.dir
+	defer func() { err = errors.Join(err, d.close()) }()
 	var r results
 	if r.pulls, err = b.runPulls(ctx); err != nil {
 		return "", err
@@ -145,19 +179,6 @@ func (b *bench) all(ctx context.Context, parent string) (text string, err error)
 		return "", err
 	}
 	return b.document(&r)
-}
-
-// cleanUp removes all that the benchmark made; what a failure left mounted is detached first, never deleted through.
-func (b *bench) cleanUp() error {
-	var errs []error
-	for _, m := range mountsBelow(b.dir) {
-		b.say("unmounting %s", m)
-		errs = append(errs, unix.Unmount(m, unix.MNT_DETACH))
-	}
-	if len(mountsBelow(b.dir)) > 0 {
-		return errors.Join(append(errs, fmt.Errorf("%s is left: something is mounted below", b.dir))...)
-	}
-	return errors.Join(append(errs, command("rm", "-rf", "--one-file-system", b.dir))...)
 }
 
 // wants reports whether a row is to be measured.

@@ -61,6 +61,7 @@ func (m *mounts) table(out *strings.Builder) {
 const (
 	nameKernel = "kernel overlayfs"
 	namePlyfs  = "plyfs"
+	nameURing  = "plyfs, io_uring"
 )
 
 func filesystemTable(out *strings.Builder, rows []*measured, targets []string) {
@@ -70,26 +71,46 @@ func filesystemTable(out *strings.Builder, rows []*measured, targets []string) {
 		fmt.Fprintf(out, " %s |", name)
 	}
 	out.WriteString(" plyfs / kernel overlayfs |")
+	uring := slices.Contains(targets, nameURing)
+	if uring {
+		out.WriteString(" the same over io_uring | io_uring / /dev/fuse |")
+	}
 	fuse := slices.DeleteFunc(slices.Clone(targets), func(name string) bool { return !strings.HasPrefix(name, "fuse-overlayfs") })
 	for _, name := range fuse {
 		fmt.Fprintf(out, " %s / kernel overlayfs | plyfs / %s |", name, name)
 	}
-	out.WriteString(" wanted of plyfs / kernel |\n|" + strings.Repeat(" --- |", len(targets)+2*len(fuse)+3) + "\n")
+	columns := len(targets) + 2*len(fuse) + 3
+	out.WriteString(" wanted of plyfs / kernel |")
+	if uring {
+		out.WriteString(" over io_uring |")
+		columns += 3
+	}
+	out.WriteString("\n|" + strings.Repeat(" --- |", columns) + "\n")
 	for _, row := range rows {
 		fmt.Fprintf(out, "| %s |", row.title)
 		for _, name := range targets {
 			fmt.Fprintf(out, " %s |", secondsText(row.times[name]))
 		}
 		fmt.Fprintf(out, " %s |", ratioText(row.times[namePlyfs], row.times[nameKernel]))
+		if uring {
+			fmt.Fprintf(out, " %s | %s |", ratioText(row.times[nameURing], row.times[nameKernel]), ratioText(row.times[nameURing], row.times[namePlyfs]))
+		}
 		for _, name := range fuse {
 			fmt.Fprintf(out, " %s | %s |", ratioText(row.times[name], row.times[nameKernel]), ratioText(row.times[namePlyfs], row.times[name]))
 		}
-		limit := ""
-		if row.limit != "" {
-			limit = "≤ " + row.limit
+		fmt.Fprintf(out, " %s |", wanted(row.limit))
+		if uring {
+			fmt.Fprintf(out, " %s |", wanted(row.uring))
 		}
-		fmt.Fprintf(out, " %s |\n", limit)
+		out.WriteString("\n")
 	}
+}
+
+func wanted(limit string) string {
+	if limit == "" {
+		return ""
+	}
+	return "≤ " + limit
 }
 
 // serverTable is what the servers in user space used.

@@ -144,14 +144,15 @@ func fuseOverlayTarget(binary, name, lowers string) target {
 }
 
 // plyfsTarget is a container of an image that is in the store.
-func plyfsTarget(binary, root, image string) target {
-	return target{"plyfs", func(ctx context.Context, dir string) (*mounted, error) {
+func plyfsTarget(called, binary, root, image string, options ...string) target {
+	return target{called, func(ctx context.Context, dir string) (*mounted, error) {
 		merged := filepath.Join(dir, "merged")
 		if err := os.Mkdir(merged, 0o755); err != nil {
 			return nil, err
 		}
 		const name = "bench"
-		cmd := exec.Command(binary, "--root", root, "mount", "--name", name, "--foreground", image, merged)
+		args := append([]string{"--root", root, "mount", "--name", name, "--foreground"}, options...)
+		cmd := exec.Command(binary, append(args, image, merged)...)
 		return serve(ctx, cmd, merged, func() error { return command(binary, "--root", root, "rm", name) })
 	}}
 }

@@ -54,17 +54,22 @@ func withFile(path string, flags int, use func(f *os.File) error) error {
 	return errors.Join(use(f), f.Close())
 }
 
-func writeSequential(j *job) error { return writeBlocks(j, block4k, fileSize) }
+func writeSequential(j *job) error { return writeBlocks(j, block4k, fileSize, false) }
 
-func writeLarge(j *job) error { return writeBlocks(j, block1m, 2*fileSize) }
+func writeLarge(j *job) error { return writeBlocks(j, block1m, 2*fileSize, false) }
 
-func writeBlocks(j *job, block, size int) error {
+func writeSynced(j *job) error { return writeBlocks(j, block1m, 2*fileSize, true) }
+
+func writeBlocks(j *job, block, size int, sync bool) error {
 	return withFile(j.file(), os.O_CREATE|os.O_EXCL|os.O_WRONLY, func(f *os.File) error {
 		for at := 0; at < size; at += block {
 			from := at % block1m
 			if _, err := f.Write(j.data[from : from+block]); err != nil {
 				return err
 			}
+		}
+		if sync {
+			return f.Sync()
 		}
 		return nil
 	})

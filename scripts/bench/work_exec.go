@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"os"
 	"os/exec"
@@ -63,13 +64,14 @@ func gcc(j *job) error {
 	return program("/usr/bin/gcc", "-O1", "-o", filepath.Join(j.dir, "p"), filepath.Join(j.dir, "p.c"))
 }
 
+const control = "Package: bench-files\nVersion: 1\nArchitecture: all\nMaintainer: none <none@example.org>\nDescription: files\n"
+
 // makePackage builds a Debian package of 1,000 files in the root.
 func makePackage(j *job) error {
 	pkg := filepath.Join(j.dir, "pkg")
 	if err := os.MkdirAll(filepath.Join(pkg, "DEBIAN"), 0o755); err != nil {
 		return err
 	}
-	control := "Package: bench-files\nVersion: 1\nArchitecture: all\nMaintainer: none <none@example.org>\nDescription: files\n"
 	if err := os.WriteFile(filepath.Join(pkg, "DEBIAN/control"), []byte(control), 0o644); err != nil {
 		return err
 	}
@@ -88,6 +90,40 @@ func makePackage(j *job) error {
 func installPackage(j *job) error {
 	return program("/usr/bin/dpkg", "-i", filepath.Join(j.dir, "pkg.deb"))
 }
+
+// makeArchiveOfPackages makes an archive of that package beside it, and has apt know it.
+func makeArchiveOfPackages(j *job) error {
+	name := filepath.Join(j.dir, "pkg.deb")
+	deb, err := os.ReadFile(name)
+	if err != nil {
+		return err
+	}
+	dir, err := filepath.Abs(j.dir)
+	if err != nil {
+		return err
+	}
+	entry := fmt.Sprintf("%sFilename: ./pkg.deb\nSize: %d\nSHA256: %x\n\n", control, len(deb), sha256.Sum256(deb))
+	if err := os.WriteFile(filepath.Join(j.dir, "Packages"), []byte(entry), 0o644); err != nil {
+		return err
+	}
+	list := fmt.Sprintf("deb [trusted=yes] file:%s ./\n", dir)
+	if err := os.WriteFile(filepath.Join(j.dir, "bench.list"), []byte(list), 0o644); err != nil {
+		return err
+	}
+	return apt(j, "update")
+}
+
+// apt runs apt-get with the benchmark's archive alone.
+func apt(j *job, args ...string) error {
+	list, err := filepath.Abs(filepath.Join(j.dir, "bench.list"))
+	if err != nil {
+		return err
+	}
+	options := []string{"-qq", "-o", "Dir::Etc::sourcelist=" + list, "-o", "Dir::Etc::sourceparts=-", "-o", "APT::Sandbox::User=root"}
+	return program("/usr/bin/apt-get", append(options, args...)...)
+}
+
+func aptInstall(j *job) error { return apt(j, "install", "-y", "bench-files") }
 
 // makeRepository makes a git repository of the benchmark's tree.
 func makeRepository(j *job) error {

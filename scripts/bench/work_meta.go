@@ -97,20 +97,22 @@ func readPaths(j *job) error {
 
 func missingNames(j *job) error {
 	for i := range 10_000 {
-		j.paths = append(j.paths, fmt.Sprintf("%s/d%03d/missing%d", small, i%100, i))
+		j.paths = append(j.paths, fmt.Sprintf("%s/d%03d/missing%s-%d", small, i%100, filepath.Base(j.dir), i))
 	}
 	return nil
 }
 
-func openMissing(j *job) error {
-	for range 6 {
-		for _, path := range j.paths {
-			if _, err := unix.Open(path, unix.O_RDONLY, 0); !errors.Is(err, unix.ENOENT) {
-				return fmt.Errorf("%s: %w", path, err)
+func openMissing(rounds int) func(j *job) error {
+	return func(j *job) error {
+		for range rounds {
+			for _, path := range j.paths {
+				if _, err := unix.Open(path, unix.O_RDONLY, 0); !errors.Is(err, unix.ENOENT) {
+					return fmt.Errorf("%s: %w", path, err)
+				}
 			}
 		}
+		return nil
 	}
-	return nil
 }
 
 func created(j *job, i int) string { return fmt.Sprintf("%s/f%05d", j.dir, i) }
