@@ -65,7 +65,7 @@ func HoldUpper(upper, work string) (io.Closer, error) {
 	}
 	var held holds
 	for _, dir := range []string{upper, work} {
-		f, err := os.Open(dir) // #nosec G304 -- a directory that the user names
+		f, err := overlay.OpenApart(dir)
 		if err == nil {
 			held = append(held, f)
 			err = lockDir(f)

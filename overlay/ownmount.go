@@ -38,6 +38,21 @@ func openLower(path string) (fd, noAtime int, err error) {
 	return fd, 0, err
 }
 
+// OpenApart opens a directory on a mount of its own where it can, so that whoever keeps it open does not keep the
+// filesystem from being unmounted. The errors are those of os.Open.
+func OpenApart(path string) (*os.File, error) {
+	tree, err := ownMount(path, unix.MOUNT_ATTR_RELATIME, 0)
+	if err != nil {
+		return os.Open(path) // #nosec G304 -- a directory that the user names
+	}
+	defer unix.Close(tree) //nolint:errcheck // a descriptor alone
+	fd, err := openDir(tree, ".")
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	return os.NewFile(uintptr(fd), path), nil // #nosec G115 -- a descriptor
+}
+
 // openUpperDirs opens the upper and the work directory on one mount, since nothing can be renamed between two.
 func openUpperDirs(dir, work string, m *Modes) (up, base int, own bool) {
 	set := uint64(unix.MOUNT_ATTR_RELATIME)
