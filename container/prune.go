@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"strings"
 	"time"
 
@@ -49,24 +48,13 @@ func Prune(ctx context.Context, st *layerstore.Store, o PruneOptions) (p Pruned,
 			p.Freed += c.Size
 		}
 	}
-	left, err := st.Usage(ctx)
+	removed, err := st.PruneImages(ctx, func(img layerstore.ImageSummary) (bool, error) {
+		return (len(img.Names) == 0 || o.All) && o.takes(ctx, st, img.Created, img.Manifest), nil
+	})
+	p.Untagged, p.Deleted = removed.Untagged, removed.Deleted
+	p.Freed += removed.Freed
 	if err != nil {
 		return p, err
-	}
-	for _, img := range left.Images {
-		if img.Containers > 0 || len(img.Names) > 0 && !o.All || !o.takes(ctx, st, img.Created, img.Manifest) {
-			continue
-		}
-		removed, err := st.RemoveImage(ctx, string(img.Manifest), true)
-		if errors.Is(err, layerstore.ErrInUse) || errors.Is(err, layerstore.ErrNotFound) {
-			continue
-		}
-		if err != nil {
-			return p, err
-		}
-		p.Untagged = append(p.Untagged, removed.Untagged...)
-		p.Deleted = append(p.Deleted, removed.Deleted...)
-		p.Freed += removed.Freed
 	}
 	if !o.Until.IsZero() || len(o.Labels)+len(o.NotLabels) > 0 {
 		return p, nil
@@ -110,27 +98,4 @@ func (o *PruneOptions) takes(ctx context.Context, st *layerstore.Store, created 
 		}
 	}
 	return true
-}
-
-// ParseUntil reads a point in time as docker's filters take it: a time of RFC 3339 or a beginning of one (in the local time zone
-// where it names none), Unix seconds, or a duration before now.
-func ParseUntil(s string, now time.Time) (time.Time, error) {
-	if d, err := time.ParseDuration(s); err == nil {
-		return now.Add(-d), nil
-	}
-	for _, layout := range []string{
-		time.RFC3339Nano, "2006-01-02T15:04:05", "2006-01-02T15:04", "2006-01-02T15", "2006-01-02Z07:00", time.DateOnly,
-	} {
-		if t, err := time.ParseInLocation(layout, s, time.Local); err == nil {
-			return t, nil
-		}
-	}
-	var sec, nsec int64
-	if n, err := fmt.Sscanf(s+" ", "%d.%d ", &sec, &nsec); err == nil && n == 2 && nsec >= 0 && nsec < 1e9 {
-		return time.Unix(sec, nsec), nil
-	}
-	if n, err := fmt.Sscanf(s+" ", "%d ", &sec); err == nil && n == 1 && fmt.Sprint(sec) == s {
-		return time.Unix(sec, 0), nil
-	}
-	return time.Time{}, fmt.Errorf("%q is no time: write 2026-01-02, 2026-01-02T15:04:05, Unix seconds, or how long ago it is, as 24h", s)
 }

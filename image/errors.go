@@ -19,6 +19,8 @@ var (
 	ErrUnsupported = errors.New("not supported")
 	// ErrRegistry: the registry fails, or cannot be reached, and retrying did not help.
 	ErrRegistry = errors.New("registry failure")
+	// ErrFilter: a filter that is no KEY=VALUE, or not one of the command's.
+	ErrFilter = errors.New("invalid filter")
 	// ErrContent: what the registry sent is not what its digest, size or format promised.
 	ErrContent = errors.New("bad content from the registry")
 )

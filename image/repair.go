@@ -137,7 +137,7 @@ func (r *repairer) image(sum layerstore.ImageSummary) {
 		r.note(what, "", errors.Join(err, fmt.Errorf("it cannot be fetched again (%s), and container %s uses it: remove that first", clean(why.Error()), user)))
 		return
 	}
-	_, err := r.st.RemoveImage(r.ctx, string(sum.Manifest), true)
+	_, err := r.st.RemoveImage(r.ctx, string(sum.Manifest), layerstore.RemoveOptions{Force: true, NoPrune: true})
 	r.note(what, "dropped: it cannot be fetched again ("+clean(why.Error())+")", err)
 }
 

@@ -2,6 +2,7 @@ package image
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -25,7 +26,7 @@ func library(t *testing.T, st *layerstore.Store, s *testServer, name string, im 
 	if _, err := st.PutImage(t.Context(), ref.String(), img.ManifestBytes, img.MediaType, ref.Name()+"@"+img.Manifest.String()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Remove(t.Context(), st, s.ref("tmp")); err != nil {
+	if _, err := Remove(t.Context(), st, s.ref("tmp"), layerstore.RemoveOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	return p
@@ -96,7 +97,7 @@ func TestListAndRemove(t *testing.T) {
 	if _, err := Pull(t.Context(), st, s.ref("y@"+second.desc.Digest.String()), o); err != nil {
 		t.Fatal(err)
 	}
-	list, err := List(t.Context(), st)
+	list, err := List(t.Context(), st, ListOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,18 +118,18 @@ func TestListAndRemove(t *testing.T) {
 		t.Errorf("missing %v", want)
 	}
 
-	if _, err := Remove(t.Context(), st, first.config.Encoded()[:12]); !errors.Is(err, layerstore.ErrMultipleNames) {
+	if _, err := Remove(t.Context(), st, first.config.Encoded()[:12], layerstore.RemoveOptions{}); !errors.Is(err, layerstore.ErrMultipleNames) {
 		t.Error(err)
 	}
-	removed, err := Remove(t.Context(), st, "debian:12")
-	if err != nil || len(removed.Untagged) != 1 || removed.Untagged[0] != "docker.io/library/debian:12" || len(removed.Deleted) != 0 {
+	removed, err := Remove(t.Context(), st, "debian:12", layerstore.RemoveOptions{})
+	if err != nil || !slices.Equal(removed.Untagged, []string{"docker.io/library/debian:12", "docker.io/library/debian@" + first.desc.Digest.String()}) || len(removed.Deleted) != 0 {
 		t.Errorf("%+v %v", removed, err)
 	}
-	removed, err = Remove(t.Context(), st, first.config.Encoded()[:12])
+	removed, err = Remove(t.Context(), st, first.config.Encoded()[:12], layerstore.RemoveOptions{})
 	if err != nil || len(removed.Untagged) != 1 || len(removed.Deleted) != 1 || removed.Deleted[0] != first.config {
 		t.Errorf("%+v %v", removed, err)
 	}
-	_, err = Remove(t.Context(), st, "debian:12")
+	_, err = Remove(t.Context(), st, "debian:12", layerstore.RemoveOptions{})
 	if requireLine(t, err, "no such image: debian:12"); !errors.Is(err, layerstore.ErrNotFound) {
 		t.Error(err)
 	}

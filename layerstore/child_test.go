@@ -137,7 +137,7 @@ func liveOnce(s *Store, i int) error {
 	if err := s.RemoveContainer(ctx, c.ID); err != nil {
 		return err
 	}
-	if _, err := s.RemoveImage(ctx, liveName(i), false); err != nil {
+	if _, err := s.RemoveImage(ctx, liveName(i), RemoveOptions{}); err != nil {
 		return err
 	}
 	if _, err := s.Collect(ctx); err != nil {

@@ -46,7 +46,7 @@ func TestCrash(t *testing.T) {
 		}
 		wantWhole(t, s)
 		for i := range doubt {
-			if _, err := s.RemoveImage(context.Background(), liveName(i), true); err != nil && !errors.Is(err, ErrNotFound) {
+			if _, err := s.RemoveImage(context.Background(), liveName(i), RemoveOptions{Force: true}); err != nil && !errors.Is(err, ErrNotFound) {
 				t.Error(err)
 			}
 		}

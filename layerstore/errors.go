@@ -32,6 +32,8 @@ var (
 	ErrInvalid = errors.New("invalid")
 	// ErrInUse: a container uses the image.
 	ErrInUse = errors.New("in use")
+	// ErrParent: another image was made from this one.
+	ErrParent = errors.New("image has dependent child images")
 	// ErrMultipleNames: an image given by its ID has several names, and its removal was not forced.
 	ErrMultipleNames = errors.New("image is referenced in multiple repositories")
 	// ErrNameTaken: another container has the name.

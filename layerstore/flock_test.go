@@ -74,7 +74,7 @@ func TestContainerKeepsLayers(t *testing.T) {
 	if _, err := s.CreateContainer(context.Background(), like); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.RemoveImage(context.Background(), refA, true); err != nil {
+	if _, err := s.RemoveImage(context.Background(), refA, RemoveOptions{Force: true}); err != nil {
 		t.Fatal(err)
 	}
 	overwrite(t, s.path(nameIndex), []byte(emptyIndex))

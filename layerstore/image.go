@@ -162,7 +162,10 @@ func (s *Store) load(e *entry) (Image, error) {
 	if err != nil {
 		return Image{}, err
 	}
-	img.Names, img.RepoDigests = slices.Clone(e.names), slices.Clone(e.repoDigests)
+	img.Names, img.RepoDigests, img.Parent = slices.Clone(e.names), slices.Clone(e.repoDigests), e.parent()
+	if t, err := time.Parse(time.RFC3339Nano, e.desc.Annotations[annotationTagged]); err == nil {
+		img.Tagged = t
+	}
 	if img.Size, err = strconv.ParseInt(e.desc.Annotations[annotationSize], 10, 64); err != nil {
 		img.Size = s.unpackedSize(img)
 	}
@@ -205,27 +208,37 @@ func (s *Store) ImageList(ctx context.Context) ([]ImageSummary, error) {
 		return nil, err
 	}
 	list := make([]ImageSummary, 0, len(ix.entries))
+	children := map[Digest]bool{}
+	for _, e := range ix.entries {
+		children[e.parent()] = true
+	}
 	for _, e := range ix.entries {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		sum, ok := e.summary()
-		if !ok { // another tool's
-			img, err := s.load(e)
-			if err != nil {
-				continue
-			}
-			sum = ImageSummary{img.ID, img.Manifest, img.Names, img.RepoDigests, img.Created, img.Size}
+		if sum, ok := s.summarize(e); ok {
+			sum.HasChildren = children[sum.ID]
+			list = append(list, sum)
 		}
-		list = append(list, sum)
 	}
 	slices.SortStableFunc(list, func(a, b ImageSummary) int { return b.Created.Compare(a.Created) })
 	return list, nil
 }
 
+// summarize tells of an entry what a list shows; false if it is no image.
+func (s *Store) summarize(e *entry) (ImageSummary, bool) {
+	if sum, ok := e.summary(); ok {
+		return sum, true
+	}
+	img, err := s.load(e) // another tool's
+	return ImageSummary{ID: img.ID, Manifest: img.Manifest, Names: img.Names, RepoDigests: img.RepoDigests, Created: img.Created, Size: img.Size}, err == nil
+}
+
 // summary is what PutImage wrote into index.json; false for the entry of another tool.
 func (e *entry) summary() (ImageSummary, bool) {
-	sum := ImageSummary{ID: Digest(e.desc.Annotations[annotationID]), Manifest: e.manifest, Names: e.names, RepoDigests: e.repoDigests}
+	sum := ImageSummary{
+		ID: Digest(e.desc.Annotations[annotationID]), Manifest: e.manifest, Names: e.names, RepoDigests: e.repoDigests, Parent: e.parent(),
+	}
 	if _, err := hexOf(sum.ID); err != nil {
 		return sum, false
 	}

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -18,6 +19,8 @@ const (
 	annotationRepoDigests = "io.plyfs.repo-digests"  // space-separated
 	annotationID          = "io.plyfs.image-id"      // digest of the config
 	annotationManifest    = "io.plyfs.manifest"      // digest of the image's own manifest when it is not an OCI one
+	annotationParent      = "io.plyfs.parent"        // ID of the image that it was made from here
+	annotationTagged      = "io.plyfs.tagged"        // when it was given a name last, RFC 3339
 	annotationSize        = "io.plyfs.unpacked-size" // sum of the uncompressed tars, decimal
 )
 
@@ -46,33 +49,37 @@ func (s *Store) readIndex() (*index, error) {
 		return nil, s.explain("reading the list of images", err)
 	}
 	ix := &index{}
-	if err := json.Unmarshal(b, &ix.raw); err != nil {
-		return nil, damaged("%s is damaged: %v", s.path(nameIndex), err)
+	var ok bool
+	if ix.raw, ok = scanIndex(b); !ok {
+		if err := json.Unmarshal(b, &ix.raw); err != nil {
+			return nil, damaged("%s is damaged: %v", s.path(nameIndex), err)
+		}
 	}
-	byDigest := map[Digest]*entry{}
+	byDigest := make(map[Digest]*entry, len(ix.raw.Manifests))
+	ix.entries = make([]*entry, 0, len(ix.raw.Manifests))
 	for _, d := range ix.raw.Manifests {
 		own := d.Digest
 		if a := d.Annotations[annotationManifest]; a != "" {
 			own = Digest(a)
 		}
-		for _, x := range []Digest{d.Digest, own} {
+		for _, x := range [2]Digest{d.Digest, own} {
 			if _, err := hexOf(x); err != nil {
 				return nil, damaged("%s is damaged: %v", s.path(nameIndex), err)
 			}
 		}
 		e := byDigest[own]
+		name, repoDigests := d.Annotations[annotationName], d.Annotations[annotationRepoDigests]
 		if e == nil {
 			e = &entry{manifest: own, desc: d}
-			e.desc.Annotations = maps.Clone(d.Annotations)
 			delete(e.desc.Annotations, annotationName)
 			delete(e.desc.Annotations, annotationRepoDigests)
 			byDigest[own] = e
 			ix.entries = append(ix.entries, e)
 		}
-		if name := d.Annotations[annotationName]; name != "" {
+		if name != "" {
 			e.names = addSorted(e.names, name)
 		}
-		for _, r := range strings.Fields(d.Annotations[annotationRepoDigests]) {
+		for r := range strings.FieldsSeq(repoDigests) {
 			e.repoDigests = addSorted(e.repoDigests, r)
 		}
 	}
@@ -141,15 +148,14 @@ func (ix *index) setName(e *entry, name string) {
 	if old := ix.named(name); old != nil && old != e {
 		old.removeName(name)
 	}
+	if !slices.Contains(e.names, name) && e.desc.Annotations != nil {
+		e.desc.Annotations[annotationTagged] = time.Now().UTC().Format(time.RFC3339Nano)
+	}
 	e.names = addSorted(e.names, name)
 }
 
 func (e *entry) removeName(name string) {
 	e.names = slices.DeleteFunc(e.names, func(n string) bool { return n == name })
-}
-
-func (ix *index) remove(e *entry) {
-	ix.entries = slices.DeleteFunc(ix.entries, func(o *entry) bool { return o == e })
 }
 
 func addSorted(list []string, s string) []string {

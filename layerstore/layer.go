@@ -184,3 +184,13 @@ func (c *contextReader) Read(p []byte) (int, error) {
 	}
 	return c.r.Read(p)
 }
+
+// LayerSize is how long the layer's tar is, bytes; 0 if the store has it not.
+func (s *Store) LayerSize(diffID Digest) int64 {
+	diff, err := hexOf(diffID)
+	if err != nil {
+		return 0
+	}
+	size, _ := isRegular(s.path(dirLayers, diff+suffixTar))
+	return size
+}

@@ -42,7 +42,7 @@ func TestImageListAgreesWithImages(t *testing.T) {
 		t.Fatalf("%d in the list, %d images, %v", len(list), len(full), err)
 	}
 	for i, img := range full {
-		want := ImageSummary{img.ID, img.Manifest, img.Names, img.RepoDigests, img.Created.UTC(), img.Size}
+		want := ImageSummary{ID: img.ID, Manifest: img.Manifest, Names: img.Names, RepoDigests: img.RepoDigests, Created: img.Created.UTC(), Size: img.Size}
 		got := list[i]
 		got.Created = got.Created.UTC()
 		if len(got.Names) == 0 {

@@ -21,19 +21,19 @@ func TestRemoveImage(t *testing.T) {
 	if err := s.TagImage(ctx, refA, refC); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.RemoveImage(ctx, "docker.io/library/none:1", false); !errors.Is(err, ErrNotFound) {
+	if _, err := s.RemoveImage(ctx, "docker.io/library/none:1", RemoveOptions{}); !errors.Is(err, ErrNotFound) {
 		t.Errorf("unknown: %v", err)
 	}
-	if _, err := s.RemoveImage(ctx, a.ID.Encoded()[:12], false); !errors.Is(err, ErrMultipleNames) {
+	if _, err := s.RemoveImage(ctx, a.ID.Encoded()[:12], RemoveOptions{}); !errors.Is(err, ErrMultipleNames) {
 		t.Errorf("by ID with two names: %v", err)
 	} else if !strings.Contains(err.Error(), "image is referenced in multiple repositories") {
 		t.Error(err)
 	}
-	rm, err := s.RemoveImage(ctx, refC, false)
+	rm, err := s.RemoveImage(ctx, refC, RemoveOptions{})
 	if err != nil || !slices.Equal(rm.Untagged, []string{refC}) || len(rm.Deleted) != 0 {
 		t.Errorf("one of two names: %+v, %v", rm, err)
 	}
-	rm, err = s.RemoveImage(ctx, refA, false)
+	rm, err = s.RemoveImage(ctx, refA, RemoveOptions{})
 	if err != nil || !slices.Equal(rm.Untagged, []string{refA}) || !slices.Equal(rm.Deleted, []Digest{a.ID, own.spec.DiffID}) || rm.Freed <= 0 {
 		t.Errorf("the last name: %+v, %v", rm, err)
 	}
@@ -46,7 +46,7 @@ func TestRemoveImage(t *testing.T) {
 	if err := s.TagImage(ctx, refB, refC); err != nil {
 		t.Fatal(err)
 	}
-	rm, err = s.RemoveImage(ctx, string(b.ID), true)
+	rm, err = s.RemoveImage(ctx, string(b.ID), RemoveOptions{Force: true})
 	if err != nil || len(rm.Untagged) != 2 || len(rm.Deleted) != 2 {
 		t.Errorf("forced by ID: %+v, %v", rm, err)
 	}
@@ -66,21 +66,21 @@ func TestRemoveImageInUse(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, q := range []string{refA, string(img.ID)} {
-		if _, err := s.RemoveImage(ctx, q, false); !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), "user") {
+		if _, err := s.RemoveImage(ctx, q, RemoveOptions{}); !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), "user") {
 			t.Errorf("%s: %v", q, err)
 		}
 	}
 	if err := s.TagImage(ctx, refA, refB); err != nil {
 		t.Fatal(err)
 	}
-	if rm, err := s.RemoveImage(ctx, refB, false); err != nil || len(rm.Untagged) != 1 || len(rm.Deleted) != 0 {
+	if rm, err := s.RemoveImage(ctx, refB, RemoveOptions{}); err != nil || len(rm.Untagged) != 1 || len(rm.Deleted) != 0 {
 		t.Errorf("one of two names: %+v, %v", rm, err)
 	}
-	rm, err := s.RemoveImage(ctx, refA, true)
+	rm, err := s.RemoveImage(ctx, refA, RemoveOptions{Force: true})
 	if err != nil || len(rm.Untagged) != 1 || len(rm.Deleted) != 0 || !s.HasLayer(l.spec) {
 		t.Errorf("forced: %+v, %v", rm, err)
 	}
-	if _, err := s.RemoveImage(ctx, string(img.ID), true); !errors.Is(err, ErrInUse) {
+	if _, err := s.RemoveImage(ctx, string(img.ID), RemoveOptions{Force: true}); !errors.Is(err, ErrInUse) {
 		t.Errorf("dangling, forced: %v", err)
 	}
 	if _, err := s.Collect(ctx); err != nil || !s.HasLayer(l.spec) {
@@ -89,7 +89,7 @@ func TestRemoveImageInUse(t *testing.T) {
 	if err := s.RemoveContainer(ctx, c.ID); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.RemoveImage(ctx, string(img.ID), false); err != nil {
+	if _, err := s.RemoveImage(ctx, string(img.ID), RemoveOptions{}); err != nil {
 		t.Error(err)
 	}
 	if r := wantWhole(t, s); r.Garbage+r.Blobs+r.Layers != 0 {
@@ -137,7 +137,7 @@ func TestCollectSparesRunningIngest(t *testing.T) {
 	}
 	// An image of the same layer comes and goes: the lease still holds.
 	putImage(t, s, refA, time.Unix(1, 0), l)
-	if _, err := other.RemoveImage(ctx, refA, false); err != nil {
+	if _, err := other.RemoveImage(ctx, refA, RemoveOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	if !s.HasLayer(l.spec) {
@@ -167,7 +167,7 @@ func TestCollectRefusesDamagedImage(t *testing.T) {
 	if !s.HasLayer(l.spec) {
 		t.Error("the layer is gone")
 	}
-	if _, err := s.RemoveImage(context.Background(), refA, false); err != nil {
+	if _, err := s.RemoveImage(context.Background(), refA, RemoveOptions{}); err != nil {
 		t.Errorf("a damaged image cannot be removed: %v", err)
 	}
 	if _, err := s.Collect(context.Background()); err != nil {

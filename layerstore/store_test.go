@@ -175,7 +175,7 @@ func TestReadOnlyStore(t *testing.T) {
 	for what, err := range map[string]error{
 		"ingest": ingest(s, gzipLayer(t, 74, 1, 1)),
 		"tag":    s.TagImage(context.Background(), refA, refB),
-		"remove": func() error { _, err := s.RemoveImage(context.Background(), refA, false); return err }(),
+		"remove": func() error { _, err := s.RemoveImage(context.Background(), refA, RemoveOptions{}); return err }(),
 	} {
 		if !errors.Is(err, ErrNotWritable) || !strings.Contains(err.Error(), dir) {
 			t.Errorf("%s: %v", what, err)

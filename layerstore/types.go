@@ -26,6 +26,8 @@ type Image struct {
 	Names         []string // full references, sorted: "docker.io/library/debian:12"; none for a dangling image
 	RepoDigests   []string // "docker.io/library/debian@sha256:…", sorted
 	Created       time.Time
+	Tagged        time.Time   // when it was given a name last, zero if it never was or another tool did it
+	Parent        Digest      // ID of the image that it was made from, "" if that is not known
 	Size          int64       // sum of the uncompressed tars, bytes
 	Layers        []LayerSpec // bottom first
 	Config        []byte      // raw JSON
@@ -41,12 +43,14 @@ type ImageSummary struct {
 	RepoDigests []string
 	Created     time.Time
 	Size        int64
+	Parent      Digest
+	HasChildren bool // another image has it as its parent; ImageList fills it in
 }
 
 // Removed is what RemoveImage did.
 type Removed struct {
-	Untagged []string // names that were taken away
-	Deleted  []Digest // the image ID first, then the diffIDs of layers that no other image has, top first
+	Untagged []string // names and repo digests that were taken away
+	Deleted  []Digest // of each image its ID, then the diffIDs of layers that no other image has, top first
 	Freed    int64    // bytes of disk
 }
 

@@ -78,7 +78,10 @@ func report(stderr io.Writer, err error) int {
 	for _, err := range each {
 		text := strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; ")
 		var usage *usageError
+		var chosen *statusError
 		switch {
+		case errors.As(err, &chosen):
+			status = chosen.status
 		case errors.As(err, &usage):
 			status = exitUsage
 		case errors.Is(err, context.Canceled):
@@ -129,7 +132,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 			pullCommand(), imagesCommand("images"), mountCommand(), umountCommand(), rmCommand(), saveCommand(), loadCommand(), importCommand(),
 			overlayCommand(),
 			whichCommand(),
-			rmiCommand("rmi"), exportCommand(), imageCommand(), containerCommand(), systemCommand(), versionCommand(),
+			rmiCommand("rmi"), tagCommand(), historyCommand(), inspectCommand(true), exportCommand(), imageCommand(), containerCommand(), systemCommand(), versionCommand(),
 			completionCommand(), hiddenCompleteCommand(), manCommand(),
 		},
 		Before:         setUp,

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	"github.com/urfave/cli/v2"
 
 	"github.com/plyfs/plyfs/image"
 )
@@ -81,25 +82,35 @@ func TestPrintImages(t *testing.T) {
 		{Repository: "debian", Tag: "12", Digest: manifest.String(), ID: id, Created: now.Add(-72 * time.Hour), Size: 123456789},
 		{Repository: image.None, Tag: image.None, Digest: image.None, ID: id},
 	}
-	tests := []struct {
-		format imageFormat
-		want   []string
+	for _, test := range []struct {
+		args []string
+		want []string
 	}{
-		{imageFormat{now: now}, []string{
+		{nil, []string{
 			"REPOSITORY TAG IMAGE ID CREATED SIZE",
 			"debian 12 " + id.Encoded()[:12] + " 3 days ago 123MB",
 			"<none> <none> " + id.Encoded()[:12] + " N/A 0B",
 		}},
-		{imageFormat{now: now, digests: true, full: true}, []string{
+		{[]string{"--digests", "--no-trunc"}, []string{
 			"REPOSITORY TAG DIGEST IMAGE ID CREATED SIZE",
 			"debian 12 " + manifest.String() + " " + id.String() + " 3 days ago 123MB",
 			"<none> <none> <none> " + id.String() + " N/A 0B",
 		}},
-		{imageFormat{quiet: true}, []string{id.Encoded()[:12], id.Encoded()[:12]}},
-	}
-	for _, test := range tests {
+		{[]string{"--quiet"}, []string{id.Encoded()[:12], id.Encoded()[:12]}},
+		{[]string{"--format", "table"}, []string{
+			"REPOSITORY TAG IMAGE ID CREATED SIZE",
+			"debian 12 " + id.Encoded()[:12] + " 3 days ago 123MB",
+			"<none> <none> " + id.Encoded()[:12] + " N/A 0B",
+		}},
+		{[]string{"--format", "{{.Repository}}:{{.Tag}}@{{.Digest}} {{.SharedSize}}"}, []string{"debian:12@" + manifest.String() + " N/A", "<none>:<none>@<none> N/A"}},
+	} {
 		var out bytes.Buffer
-		if err := printImages(&out, list, test.format); err != nil {
+		command := imagesCommand("images")
+		command.Action = func(c *cli.Context) error {
+			return imageColumns(now, c.Bool("no-trunc")).Write(&out, imagesForm(c), list)
+		}
+		app := &cli.App{Commands: []*cli.Command{command}}
+		if err := app.Run(append([]string{"plyfs", "images"}, test.args...)); err != nil {
 			t.Fatal(err)
 		}
 		var got []string
@@ -107,7 +118,7 @@ func TestPrintImages(t *testing.T) {
 			got = append(got, strings.Join(strings.Fields(line), " "))
 		}
 		if strings.Join(got, "\n") != strings.Join(test.want, "\n") {
-			t.Errorf("%+v:\n%s\nwant\n%s", test.format, strings.Join(got, "\n"), strings.Join(test.want, "\n"))
+			t.Errorf("%v:\n%s\nwant\n%s", test.args, strings.Join(got, "\n"), strings.Join(test.want, "\n"))
 		}
 	}
 }

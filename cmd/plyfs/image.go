@@ -11,10 +11,13 @@ import (
 
 func imageCommand() *cli.Command {
 	return &cli.Command{
-		Name:        "image",
-		Usage:       "manage images",
-		Action:      noCommand,
-		Subcommands: []*cli.Command{pullCommand(), imagesCommand("ls", "list"), rmiCommand("rm", "remove"), saveCommand(), loadCommand(), importCommand(), imageTreeCommand(), imageDiffCommand()},
+		Name:   "image",
+		Usage:  "manage images",
+		Action: noCommand,
+		Subcommands: []*cli.Command{
+			pullCommand(), imagesCommand("ls", "list"), rmiCommand("rm", "remove"), saveCommand(), loadCommand(), importCommand(),
+			imageTreeCommand(), imageDiffCommand(), tagCommand(), historyCommand(), inspectCommand(false), imagePruneCommand(),
+		},
 	}
 }
 

@@ -61,9 +61,11 @@ func importFrom(c *cli.Context, st *layerstore.Store, o image.ImportOptions) (la
 // textList is an option that may be given several times, whose values may have commas in them.
 type textList []string
 
-// Set adds a value.
+// Set adds a value. urfave/cli sets an option's other names once more to what String says: that is no value.
 func (l *textList) Set(value string) error {
-	*l = append(*l, value)
+	if value != "" {
+		*l = append(*l, value)
+	}
 	return nil
 }
 

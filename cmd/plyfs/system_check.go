@@ -139,7 +139,7 @@ func pruneFilters(c *cli.Context, o *container.PruneOptions) error {
 		case ok && key == "label!" && value != "":
 			o.NotLabels = append(o.NotLabels, value)
 		case ok && key == "until":
-			until, err := container.ParseUntil(value, time.Now())
+			until, err := image.ParseUntil(value, time.Now())
 			if err != nil {
 				return usagef(c.Command, "--filter until: %v", err)
 			}
@@ -157,8 +157,13 @@ func confirmed(c *cli.Context, all bool) bool {
 	if all {
 		images = "all images without at least one container associated to them"
 	}
-	fmt.Fprintf(c.App.Writer, "WARNING! This will remove:\n  - all containers that are not mounted, with their changes\n  - %s\n"+
-		"  - downloads that were broken off, and what killed commands left\n\nAre you sure you want to continue? [y/N] ", images)
+	return confirm(c, fmt.Sprintf("This will remove:\n  - all containers that are not mounted, with their changes\n  - %s\n"+
+		"  - downloads that were broken off, and what killed commands left\n\n", images))
+}
+
+// confirm warns of what a command will do, and asks as docker does whether it should.
+func confirm(c *cli.Context, warning string) bool {
+	fmt.Fprintf(c.App.Writer, "WARNING! %sAre you sure you want to continue? [y/N] ", warning)
 	answer, err := bufio.NewReader(c.App.Reader).ReadString('\n')
 	if err != nil {
 		fmt.Fprintln(c.App.Writer)
