@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -29,10 +30,12 @@ func imageTreeCommand() *cli.Command {
 		ArgsUsage: "IMAGE|NAME",
 		Description: "A is what a layer adds, C what it changes and D what it hides of the layers below, with the bytes of each and the\n" +
 			"bytes of lower layers that it wastes: those of files that no name shows any more. A directory that is new or hidden is\n" +
-			"one line with all that is in it. NAME stands for the image of a container.",
+			"one line with all that is in it. NAME stands for the image of a container. On a terminal the layers can be browsed:\n" +
+			"the arrow keys move, enter opens a layer or a directory, left goes back, / searches and q quits.",
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "all", Aliases: []string{"a"}, Usage: "list each file, of new and hidden directories too"},
 			&cli.IntFlag{Name: "layer", Aliases: []string{"l"}, Usage: "list the files of layer `NUMBER` alone, 1 being the lowest", DefaultText: "all"},
+			&cli.BoolFlag{Name: "plain", Usage: "print, also on a terminal, where the image is shown to browse otherwise"},
 			&cli.BoolFlag{Name: "summary", Aliases: []string{"s"}, Usage: "list no files"},
 			formatFlag("json"),
 		},
@@ -46,6 +49,8 @@ func imageTreeCommand() *cli.Command {
 				t := &treeReport{c: c, img: list[0], w: w, only: c.Int("layer"), all: c.Bool("all"), summary: c.Bool("summary")}
 				if t.only < 0 || t.only > len(t.img.Open) {
 					err = usagef(c.Command, "--layer %d: the image has layers 1 to %d", t.only, len(t.img.Open))
+				} else if tty, ok := t.terminal(); ok {
+					err = browse(c.Context, tty, c.Args().First(), t.img)
 				} else {
 					err = errors.Join(t.run(), w.Flush())
 				}
@@ -77,6 +82,16 @@ type treeReport struct {
 	w            io.Writer
 	only         int // a layer's number, 0 for all
 	all, summary bool
+}
+
+// terminal returns the terminals to browse on, unless something is asked for that is printed.
+func (t *treeReport) terminal() (tty [2]*os.File, ok bool) {
+	for _, name := range []string{"plain", "all", "layer", "summary", "format"} {
+		if t.c.IsSet(name) {
+			return tty, false
+		}
+	}
+	return canBrowse(t.c.App.Reader, t.c.App.Writer)
 }
 
 func (t *treeReport) run() error {

@@ -157,6 +157,18 @@ func TestNext(t *testing.T) {
 	}
 }
 
+// TestExpand has one directory of several new ones told.
+func TestExpand(t *testing.T) {
+	stack := []overlay.Layer{layer(t, "a/b/c/x:1", "a/b/y:2", "a/d/z:3", "ab/q:4")}
+	got := collect(t, func(emit func(c *Change) error) (Totals, error) {
+		return NewStack(stack).Next(t.Context(), Options{Expand: "/a/b"}, emit)
+	})
+	want := []string{"A /a 0", "A /a/b 0", "A /a/b/c 1 n2", "A /a/b/y 2", "A /a/d 3 n2", "A /ab 4 n2"}
+	if !slices.Equal(got, want) {
+		t.Errorf("\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
 func TestDiff(t *testing.T) {
 	base := layer(t, "etc/", "etc/a:1", "etc/b:2", "same/", "same/x:5", "gone/", "gone/y:6", "to>etc", "dir/")
 	a := []overlay.Layer{base, layer(t, "etc/b:3", "only/", "only/z:1", "type:1")}

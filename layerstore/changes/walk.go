@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -15,6 +16,8 @@ import (
 // Options say what is told.
 type Options struct {
 	All bool // each file of a directory that is new or gone
+	// Expand is the path of a directory that is told entry by entry, as are those above it, where it is new or gone.
+	Expand string
 }
 
 // Stack is the layers of an image. Its methods are for one goroutine.
@@ -247,7 +250,7 @@ func (w *walk) whole(kind Kind, f *found, p string, one func(f *found, p string)
 	if err != nil {
 		return err
 	}
-	if w.o.All || !f.isDir() {
+	if w.o.All || !f.isDir() || leads(p, w.o.Expand) {
 		if err := w.tell(c); err != nil || !f.isDir() {
 			return err
 		}
@@ -266,6 +269,11 @@ func (w *walk) whole(kind Kind, f *found, p string, one func(f *found, p string)
 		return err
 	}
 	return w.tell(c)
+}
+
+// leads reports whether a directory is another one or is above it.
+func leads(dir, to string) bool {
+	return strings.HasPrefix(to, dir) && (len(to) == len(dir) || to[len(dir)] == '/')
 }
 
 // below calls visit for what is in a directory, in order.
