@@ -1,13 +1,17 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
+	"io"
 	"strconv"
+	"text/tabwriter"
 	"time"
 
 	"github.com/docker/go-units"
 	"github.com/urfave/cli/v2"
 
+	"github.com/plyfs/plyfs/cmd/plyfs/internal/format"
 	"github.com/plyfs/plyfs/container"
 	"github.com/plyfs/plyfs/image"
 	"github.com/plyfs/plyfs/layerstore"
@@ -30,29 +34,51 @@ func dfCommand() *cli.Command {
 			"active while they are mounted, images while a container is made of them.",
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "verbose", Aliases: []string{"v"}, Usage: "show each image and container"},
-			templateFlag(),
+			listFormatFlag(),
 		},
 		Action: withStore(0, 0, func(c *cli.Context, st *layerstore.Store) error {
 			u, err := st.Usage(c.Context)
 			if err != nil {
 				return err
 			}
-			format := c.String("format")
+			form := c.String("format")
+			if form == format.Table {
+				form = ""
+			}
 			switch {
-			case c.Bool("verbose") && format != "":
-				return printTemplate(c, format, u)
+			case c.Bool("verbose") && form != "":
+				return printObject(c, form, u)
 			case c.Bool("verbose"):
 				return printUsage(c, u)
-			case format == "" || format == "table":
-				format = "table {{.Type}}\t{{.TotalCount}}\t{{.Active}}\t{{.Size}}\t{{.Reclaimable}}"
+			case form == "":
+				form = `table {{.Type}}\t{{.TotalCount}}\t{{.Active}}\t{{.Size}}\t{{.Reclaimable}}`
 			}
-			return printRows(c, format, dfRow{"TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"}, dfRows(u))
+			return dfColumns.Write(c.App.Writer, form, dfRows(u))
 		}),
 	}
 }
 
 // dfRow is a line of system df, by docker's names.
 type dfRow struct{ Type, TotalCount, Active, Size, Reclaimable string }
+
+var dfColumns = format.Columns[dfRow]{
+	{Name: "Type", Header: "TYPE", Value: func(r dfRow) any { return r.Type }},
+	{Name: "TotalCount", Header: "TOTAL", Value: func(r dfRow) any { return r.TotalCount }},
+	{Name: "Active", Header: "ACTIVE", Value: func(r dfRow) any { return r.Active }},
+	{Name: "Size", Header: "SIZE", Value: func(r dfRow) any { return r.Size }},
+	{Name: "Reclaimable", Header: "RECLAIMABLE", Value: func(r dfRow) any { return r.Reclaimable }},
+}
+
+// printObject prints a value as JSON or by a template.
+func printObject(c *cli.Context, form string, v any) error {
+	if form == format.JSON {
+		return json.NewEncoder(c.App.Writer).Encode(v)
+	}
+	return format.Inspect(c.App.Writer, form, []any{v})
+}
+
+// newTable lines columns up as docker does.
+func newTable(w io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(w, 10, 1, 3, ' ', 0) }
 
 func dfRows(u layerstore.Usage) []dfRow {
 	active, mounted := 0, 0
@@ -92,7 +118,7 @@ func printUsage(c *cli.Context, u layerstore.Usage) error {
 	human := func(n int64) string { return units.HumanSize(float64(n)) }
 	for _, img := range u.Images {
 		for _, l := range image.Listings(img.ImageSummary) {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\n", l.Repository, l.Tag, shortDigest(l.ID), ago(l.Created),
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\n", l.Repository, l.Tag, shortDigest(l.ID), since(time.Now(), l.Created),
 				human(img.Size), human(img.Shared), human(img.Size-img.Shared), img.Containers)
 		}
 	}
@@ -106,23 +132,18 @@ func printUsage(c *cli.Context, u layerstore.Usage) error {
 		if ct.Active {
 			status = "Mounted"
 		}
-		fmt.Fprintf(w, "%.12s\t%s\t%s\t%s\t%s\t%s\n", ct.ID, printable(ct.ImageName), human(ct.Size), ago(ct.Created), status, ct.Name)
+		fmt.Fprintf(w, "%.12s\t%s\t%s\t%s\t%s\t%s\n", ct.ID, printable(ct.ImageName), human(ct.Size), since(time.Now(), ct.Created), status, ct.Name)
 	}
 	return w.Flush()
-}
-
-func ago(t time.Time) string {
-	if t.IsZero() {
-		return "N/A"
-	}
-	return units.HumanDuration(time.Since(t)) + " ago"
 }
 
 func infoCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "info",
 		Usage: "tell of the store, the machine and what of it plyfs can use",
-		Flags: []cli.Flag{templateFlag()},
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "format", Aliases: []string{"f"}, Usage: "print as json, or by a Go template: `FORM`", DefaultText: "lines of text"},
+		},
 		Action: withStore(0, 0, func(c *cli.Context, st *layerstore.Store) error {
 			h, err := container.Host(c.Context, st)
 			if err != nil {
@@ -132,8 +153,8 @@ func infoCommand() *cli.Command {
 				Version string
 				container.HostInfo
 			}{c.App.Version, h}
-			if format := c.String("format"); format != "" {
-				return printTemplate(c, format, info)
+			if form := c.String("format"); form != "" {
+				return printObject(c, form, info)
 			}
 			hint := ""
 			if h.IOUringHint != "" {
