@@ -173,11 +173,17 @@ func (m *making) finish(p place, inherit, perm uint32) error {
 	if m.u.up.over != "" {
 		return m.finishOverride(p, inherit, perm)
 	}
-	gid := int(m.cred.GID)
-	if inherit&inheritGroup != 0 {
-		gid = -1
+	if err := p.stat(&m.st); err != nil {
+		return err
 	}
-	if err := p.chown(int(m.cred.UID), gid); err != nil {
+	gid := m.cred.GID
+	if inherit&inheritGroup != 0 {
+		gid = m.st.Gid
+	}
+	if m.st.Uid == m.cred.UID && m.st.Gid == gid {
+		return nil
+	}
+	if err := p.chown(int(m.cred.UID), int(gid)); err != nil {
 		return err
 	}
 	if t := m.mode & unix.S_IFMT; perm&0o6000 != 0 && t != unix.S_IFDIR && t != unix.S_IFLNK {

@@ -71,3 +71,27 @@ func TestUnlinkedFileOfLowerLayer(t *testing.T) {
 	r.open()
 	r.reads("f", "another")
 }
+
+// TestTimesOfUnlinkedLowerFile: who tells the time again that a file without a name has had it copied up for nothing.
+func TestTimesOfUnlinkedLowerFile(t *testing.T) {
+	r := newRig(t, 1)
+	r.low(0, "f", "data")
+	r.open()
+	id := r.id("f")
+	var a Attr
+	r.ok(r.u.GetAttr(id, &a))
+	r.unlink("f")
+	for _, c := range []struct {
+		mtime unix.Timespec
+		upper bool
+	}{{a.Mtime.unix(), false}, {unix.Timespec{Sec: 1234, Nsec: 5}, true}, {unix.Timespec{Sec: 1234, Nsec: 5}, true}} {
+		var now Attr
+		r.ok(r.u.SetAttr(id, &SetAttr{Mtime: &c.mtime}, &now))
+		if now.Mtime.unix() != c.mtime || now.Nlink != 0 || now.Size != 4 {
+			t.Errorf("set to %v it has %+v", c.mtime, now)
+		}
+		if rec, _ := r.u.tab.get(id); rec.flags&flagUpper != 0 != c.upper {
+			t.Errorf("set to %v: copied up is %v, want %v", c.mtime, !c.upper, c.upper)
+		}
+	}
+}

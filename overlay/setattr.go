@@ -21,6 +21,9 @@ func (u *Union) SetAttr(id ID, s *SetAttr, a *Attr) error {
 		if e := u.earlyOf(id); e != nil && e.setTimes(s) {
 			return u.GetAttr(id, a)
 		}
+		if same, err := u.hasTimes(id, s, a); same || err != nil {
+			return err
+		}
 	} else {
 		u.awaitCopy(id)
 	}
@@ -50,6 +53,20 @@ func (u *Union) SetAttr(id ID, s *SetAttr, a *Attr) error {
 		d.inherit.Store(0)
 	}
 	return u.GetAttr(id, a)
+}
+
+// hasTimes reports whether an inode that no name is left of has the time of modification already that alone is to be set,
+// and fills in its attributes then. With its last name its time of change changed, which a kernel that keeps times
+// writes back together with the other one (fs/fuse/dir.c: fuse_entry_unlinked, fuse_flush_times): to copy a file up for
+// that, which goes with its last user, would cost more than all else when a lower tree is deleted.
+func (u *Union) hasTimes(id ID, s *SetAttr, a *Attr) (bool, error) {
+	if rec, _ := u.tab.get(id); rec.flags&flagUnlinked == 0 || s.Atime != nil || s.Mtime == nil {
+		return false, nil
+	}
+	if err := u.GetAttr(id, a); err != nil {
+		return false, err
+	}
+	return a.Mtime.unix() == *s.Mtime, nil
 }
 
 func (s *SetAttr) timesAlone() bool {
