@@ -3,6 +3,7 @@ package fs
 import (
 	"errors"
 	"math"
+	"sync"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"github.com/sirupsen/logrus"
@@ -74,16 +75,20 @@ func (r *raw) entryOut(out *fuse.EntryOut, node overlay.ID, a *overlay.Attr) {
 	r.attrOut(&out.Attr, a)
 }
 
+// attrs are what the layers fill in: the compiler cannot tell that none keeps them.
+var attrs = sync.Pool{New: func() any { return new(overlay.Attr) }}
+
 // Lookup answers LOOKUP. A missing name is an answer too, which the kernel keeps.
 func (r *raw) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
-	var a overlay.Attr
-	node, err := r.u.Lookup(id(h.NodeId), name, &a)
+	a, _ := attrs.Get().(*overlay.Attr)
+	defer attrs.Put(a)
+	node, err := r.u.Lookup(id(h.NodeId), name, a)
 	if errors.Is(err, unix.ENOENT) {
 		*out = fuse.EntryOut{EntryValid: r.none.sec, EntryValidNsec: r.none.nsec}
 		return fuse.OK
 	}
 	if err == nil {
-		r.entryOut(out, node, &a)
+		r.entryOut(out, node, a)
 	}
 	return r.status(err)
 }
@@ -93,10 +98,12 @@ func (r *raw) Forget(nodeid, nlookup uint64) { r.u.Forget(id(nodeid), nlookup) }
 
 // GetAttr answers GETATTR.
 func (r *raw) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
-	var a overlay.Attr
-	err := r.u.GetAttr(id(in.NodeId), &a)
+	a, _ := attrs.Get().(*overlay.Attr)
+	defer attrs.Put(a)
+	*a = overlay.Attr{}
+	err := r.u.GetAttr(id(in.NodeId), a)
 	out.AttrValid, out.AttrValidNsec = r.attr.sec, r.attr.nsec
-	r.attrOut(&out.Attr, &a)
+	r.attrOut(&out.Attr, a)
 	return r.status(err)
 }
 

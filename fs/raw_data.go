@@ -192,6 +192,8 @@ func (r *raw) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList
 
 // ReadDirPlus answers READDIRPLUS: a listing that looks each name up as well.
 func (r *raw) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
+	a, _ := attrs.Get().(*overlay.Attr)
+	defer attrs.Put(a)
 	return r.status(r.u.ReadDir(id(in.NodeId), in.Offset, func(e *overlay.ListEntry) bool {
 		entry := out.AddDirLookupEntry(fuse.DirEntry{Name: e.Name, Mode: e.Mode, Ino: r.opt.Inodes.show(e.Ino), Off: e.Cookie})
 		if entry == nil {
@@ -200,10 +202,9 @@ func (r *raw) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntry
 		if e.Name == "." || e.Name == ".." {
 			return true
 		}
-		var a overlay.Attr
 		// A name that went meanwhile is listed without attributes: the kernel then looks it up if anyone asks.
-		if node, err := r.u.Lookup(id(in.NodeId), e.Name, &a); err == nil {
-			r.entryOut(entry, node, &a)
+		if node, err := r.u.Lookup(id(in.NodeId), e.Name, a); err == nil {
+			r.entryOut(entry, node, a)
 		}
 		return true
 	}))

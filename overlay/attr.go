@@ -137,6 +137,9 @@ func (d *dir) addSubdirs(n int32) {
 
 // parseNlink reads the nlink mark, "U+n" or "U-n": links shown less links in the upper layer.
 func parseNlink(v string) int {
+	if v == "" {
+		return 0
+	}
 	n, err := strconv.Atoi(strings.TrimPrefix(v, "U"))
 	if err != nil || !strings.HasPrefix(v, "U") {
 		return 0

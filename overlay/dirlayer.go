@@ -244,7 +244,7 @@ func (l *DirLayer) Attr(e Entry, a *Attr) error {
 		fromStat(a, &st)
 		a.Ino = l.ino(&st)
 		var stx unix.Statx_t
-		if err := unix.Statx(p.fd, p.name, noFollow, unix.STATX_BTIME, &stx); err == nil && stx.Mask&unix.STATX_BTIME != 0 {
+		if err := p.statx(unix.STATX_BTIME, &stx); err == nil && stx.Mask&unix.STATX_BTIME != 0 {
 			a.Btime = Timespec{stx.Btime.Sec, stx.Btime.Nsec}
 		}
 		return nil

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -100,14 +101,26 @@ func (u *Union) lookupName(parent ID, name string) (ID, found, error) {
 	return u.peek(parent, d, h, name)
 }
 
+// founds are what resolve fills: the compiler cannot tell that no layer keeps one.
+var founds = sync.Pool{New: func() any { return new(found) }}
+
 // resolve finds a name, without making an inode of it. The lower entries in the result are held.
 func (u *Union) resolve(parent ID, d *dir, h *openFile, name string) (found, error) {
-	f := newFound()
+	p, _ := founds.Get().(*found)
+	*p = newFound()
+	err := u.resolveTo(p, parent, d, h, name)
+	f := *p
+	*p = found{} // it keeps nothing alive
+	founds.Put(p)
+	return f, err
+}
+
+func (u *Union) resolveTo(f *found, parent ID, d *dir, h *openFile, name string) error {
 	if h != nil && !u.up.plain && isDotName(name) {
-		return f, unix.ENOENT
+		return unix.ENOENT
 	}
 	if h != nil {
-		err := u.resolveUpper(place{h.fd, name}, &f)
+		err := u.resolveUpper(place{h.fd, name}, f)
 		switch {
 		case errors.Is(err, unix.ENOENT):
 			hidden, err := u.upperHides(h, name)
@@ -115,39 +128,39 @@ func (u *Union) resolve(parent ID, d *dir, h *openFile, name string) (found, err
 				err = unix.ENOENT
 			}
 			if err != nil {
-				return f, err
+				return err
 			}
 		case err != nil:
-			return f, err
+			return err
 		case !f.upper: // a whiteout
-			return f, unix.ENOENT
+			return unix.ENOENT
 		}
 	}
-	err := u.resolveLower(parent, d, name, &f)
+	err := u.resolveLower(parent, d, name, f)
 	if err != nil {
-		u.dropFound(&f)
-		return f, err
+		u.dropFound(f)
+		return err
 	}
 	if !f.upper && f.layer < 0 && len(f.lowers) == 0 {
-		return f, unix.ENOENT
+		return unix.ENOENT
 	}
 	if u.modes.NoIndex && f.mode != unix.S_IFDIR {
-		u.takeApart(parent, name, &f)
+		u.takeApart(parent, name, f)
 	}
 	if f.upper && f.mode != unix.S_IFDIR && !u.modes.NoIndex {
-		if err := u.adoptUpper(place{h.fd, name}, d, &f); err != nil {
-			u.dropFound(&f)
-			return f, err
+		if err := u.adoptUpper(place{h.fd, name}, d, f); err != nil {
+			u.dropFound(f)
+			return err
 		}
 	}
-	u.number(&f)
-	if f.upper && f.marks.nlink != "" && !u.inIndex(&f) {
+	u.number(f)
+	if f.upper && f.marks.nlink != "" && !u.inIndex(f) {
 		f.marks.nlink = "" // made by others, or with another work directory
 	}
 	if !f.upper && f.linked() {
-		return f, u.resolveIndex(&f)
+		return u.resolveIndex(f)
 	}
-	return f, nil
+	return nil
 }
 
 // linked reports whether the lower inode has several names.
@@ -280,7 +293,8 @@ func (u *Union) intern(parent ID, name string, f *found) (id ID, made bool, err 
 		r.flags |= flagDir
 		d = &dir{lowers: f.lowers, attrs: u.attrsOf(f.lowers)}
 		if f.redir != "" {
-			d.redirect.Store(&f.redir)
+			redir := f.redir
+			d.redirect.Store(&redir)
 		}
 		d.impure.Store(f.marks.impure)
 	}

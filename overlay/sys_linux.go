@@ -3,6 +3,7 @@ package overlay
 import (
 	"errors"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"unsafe"
 
@@ -50,8 +51,42 @@ func (p place) procPath() string {
 	return s
 }
 
+// cString is room on the stack for a name, or for one in a directory, as system calls take it. Calls that answer requests
+// without end make no garbage of it.
+type cString [2 * (MaxName + 1)]byte
+
+// set fills in a name.
+func (c *cString) set(name string) error {
+	if len(name) >= len(c) {
+		return unix.ENAMETOOLONG
+	}
+	if strings.IndexByte(name, 0) >= 0 {
+		return unix.EINVAL
+	}
+	c[copy(c[:], name)] = 0
+	return nil
+}
+
 func (p place) stat(st *unix.Stat_t) error {
-	return retryEINTR(func() error { return unix.Fstatat(p.fd, p.name, st, noFollow) })
+	var path cString
+	if err := path.set(p.name); err != nil {
+		return err
+	}
+	for {
+		_, _, e := unix.Syscall6(unix.SYS_NEWFSTATAT, uintptr(p.fd), uintptr(unsafe.Pointer(&path)), uintptr(unsafe.Pointer(st)), noFollow, 0, 0)
+		if e != unix.EINTR {
+			return errnoErr(e)
+		}
+	}
+}
+
+func (p place) statx(mask int, st *unix.Statx_t) error {
+	var path cString
+	if err := path.set(p.name); err != nil {
+		return err
+	}
+	_, _, e := unix.Syscall6(unix.SYS_STATX, uintptr(p.fd), uintptr(unsafe.Pointer(&path)), noFollow, uintptr(mask), uintptr(unsafe.Pointer(st)), 0)
+	return errnoErr(e)
 }
 
 func (p place) chown(uid, gid int) error {
@@ -121,17 +156,13 @@ func (p place) xattrat(trap uintptr, name string, value []byte, flags uint32) (n
 	if noXattrat.Load() || p.name == "" {
 		return 0, false, nil
 	}
-	path, err := unix.BytePtrFromString(p.name)
-	if err != nil {
-		return 0, true, err
-	}
-	attr, err := unix.BytePtrFromString(name)
-	if err != nil {
+	var path, attr cString
+	if err := errors.Join(path.set(p.name), attr.set(name)); err != nil {
 		return 0, true, err
 	}
 	args := xattrArgs{unsafe.Pointer(unsafe.SliceData(value)), uint32(len(value)), flags} // #nosec G115 -- at most 64 KiB
-	r, _, e := unix.Syscall6(trap, uintptr(p.fd), uintptr(unsafe.Pointer(path)), unix.AT_SYMLINK_NOFOLLOW,
-		uintptr(unsafe.Pointer(attr)), uintptr(unsafe.Pointer(&args)), unsafe.Sizeof(args))
+	r, _, e := unix.Syscall6(trap, uintptr(p.fd), uintptr(unsafe.Pointer(&path)), unix.AT_SYMLINK_NOFOLLOW,
+		uintptr(unsafe.Pointer(&attr)), uintptr(unsafe.Pointer(&args)), unsafe.Sizeof(args))
 	if e == unix.ENOSYS {
 		noXattrat.Store(true)
 		return 0, false, nil
@@ -193,11 +224,11 @@ func (p place) removexattr(name string) error {
 // listxattr fills buf with the names, each ended by a zero byte.
 func (p place) listxattr(buf []byte) (int, error) {
 	if !noXattrat.Load() && p.name != "" {
-		path, err := unix.BytePtrFromString(p.name)
-		if err != nil {
+		var path cString
+		if err := path.set(p.name); err != nil {
 			return 0, err
 		}
-		r, _, e := unix.Syscall6(sysListxattrat, uintptr(p.fd), uintptr(unsafe.Pointer(path)), unix.AT_SYMLINK_NOFOLLOW,
+		r, _, e := unix.Syscall6(sysListxattrat, uintptr(p.fd), uintptr(unsafe.Pointer(&path)), unix.AT_SYMLINK_NOFOLLOW,
 			uintptr(unsafe.Pointer(unsafe.SliceData(buf))), uintptr(len(buf)), 0)
 		if e != unix.ENOSYS {
 			return int(r), errnoErr(e)

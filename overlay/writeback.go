@@ -18,13 +18,15 @@ type stamping struct {
 	mtime  unix.Timespec
 }
 
+var stampings = sync.Pool{New: func() any { return new(stamping) }}
+
 // stamp returns what the time of a file is kept in; unstamp gives it back.
 func (u *Union) stamp(id ID) *stamping {
 	u.stampMu.Lock()
 	defer u.stampMu.Unlock()
 	s := u.stamps[id]
 	if s == nil {
-		s = &stamping{}
+		s, _ = stampings.Get().(*stamping)
 		u.stamps[id] = s
 	}
 	s.users++
@@ -36,6 +38,7 @@ func (u *Union) unstamp(id ID, s *stamping) {
 	defer u.stampMu.Unlock()
 	if s.users--; s.users == 0 {
 		delete(u.stamps, id)
+		stampings.Put(s) // no write is under way: the next user finds it as new
 	}
 }
 

@@ -228,6 +228,45 @@ func TestNoAllocations(t *testing.T) {
 	}
 }
 
+// TestUnionNoAllocations holds the same of a union of such layers.
+func TestUnionNoAllocations(t *testing.T) {
+	// Who opened the layers closes them, and the union holds nothing else.
+	u, err := overlay.New(overlay.Config{Lowers: []overlay.Layer{open(t, manyFiles(t, 200)), open(t, manyFiles(t, 300))}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var a overlay.Attr
+	var bad error
+	note := func(err error) { bad = cmp.Or(bad, err) }
+	dir := overlay.RootID
+	for _, name := range []string{"usr", "share", "d1"} {
+		if dir, err = u.Lookup(dir, name, &a); err != nil {
+			t.Fatal(err)
+		}
+	}
+	file, err := u.Lookup(dir, "file-150", &a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, f := range map[string]func(){
+		"Lookup": func() {
+			id, err := u.Lookup(dir, "file-151", &a)
+			note(err)
+			u.Forget(id, 1)
+		},
+		"missing": func() { _, _ = u.Lookup(dir, "missing", &a) },
+		"GetAttr": func() { note(u.GetAttr(file, &a)); note(u.GetAttr(dir, &a)) },
+		"Data":    func() { _, err := u.Data(file, 0); note(err) },
+	} {
+		if n := testing.AllocsPerRun(100, f); n != 0 {
+			t.Errorf("%s allocates %v times", name, n)
+		}
+	}
+	if bad != nil {
+		t.Error(bad)
+	}
+}
+
 func openPair(t *testing.T, idx []byte, tarSize int64) (*Layer, error) {
 	t.Helper()
 	i, f := memfd(t, idx), memfd(t, nil)
