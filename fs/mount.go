@@ -77,6 +77,7 @@ func Mount(cfg Config) (*Server, error) {
 	if s.server, err = serve(newRaw(u, &cfg), &cfg); err != nil {
 		return nil, errors.Join(err, u.Close())
 	}
+	setReadAhead(cfg.Mountpoint, cfg.Options.MaxReadAhead)
 	go s.run()
 	return s, nil
 }

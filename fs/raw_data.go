@@ -13,6 +13,10 @@ import (
 // a splice pair takes three system calls more than a pread.
 const spliceFrom = 64 << 10
 
+// spliceMost is the size of the largest read that is spliced: the pipe, of the size that any user may have
+// (fs/pipe.c: pipe_max_size), holds the reply's header and a page more.
+const spliceMost = 1<<20 - 8<<10
+
 // Read answers READ.
 func (r *raw) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
 	off := int64(in.Offset) // #nosec G115 -- the kernel's offsets are not negative
@@ -20,15 +24,31 @@ func (r *raw) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadRes
 	if err != nil {
 		return nil, r.status(err)
 	}
-	if len(buf) >= spliceFrom && whole(run, int64(len(buf))) {
+	if len(buf) >= spliceFrom && len(buf) <= spliceMost && whole(run, int64(len(buf))) {
 		return &runResult{fuse.ReadResultFd(uintptr(run.FD), run.Pos, len(buf)), run.Ref}, fuse.OK // #nosec G115 -- a descriptor
 	}
 	n, err := r.fill(id(in.NodeId), off, run, buf)
 	if err != nil {
 		return nil, r.status(err)
 	}
-	return fuse.ReadResultData(buf[:n]), fuse.OK
+	return &dataResult{[1][]byte{buf[:n]}}, fuse.OK
 }
+
+// dataResult is a read whose bytes go to the kernel in one call. With a result of its own go-fuse fills and empties a pipe
+// first, before it finds that there is nothing to splice.
+type dataResult struct{ slices [1][]byte }
+
+// Slices is what go-fuse looks for in a result that is in memory.
+func (r *dataResult) Slices() ([][]byte, fuse.Status) { return r.slices[:], fuse.OK }
+
+// Bytes returns the bytes read.
+func (r *dataResult) Bytes([]byte) ([]byte, fuse.Status) { return r.slices[0], fuse.OK }
+
+// Size is how many they are.
+func (r *dataResult) Size() int { return len(r.slices[0]) }
+
+// Done is called once they are with the kernel.
+func (r *dataResult) Done() {}
 
 // whole reports whether a run can be spliced to a length. One of a layer must have it: a file that was cut short would
 // reach the kernel as a short read, which stands for zeros.

@@ -171,7 +171,14 @@ func makeArchive(j *job) error {
 // untar does what tar does as root: make, write, own, give the mode and the time.
 func untar(j *job) error {
 	r := tar.NewReader(bytes.NewReader(j.data))
-	files := 0
+	files, made := 0, map[string]bool{}
+	mkdir := func(dir string) error {
+		if made[dir] {
+			return nil
+		}
+		made[dir] = true
+		return os.MkdirAll(dir, 0o755)
+	}
 	for {
 		h, err := r.Next()
 		if errors.Is(err, io.EOF) {
@@ -182,12 +189,12 @@ func untar(j *job) error {
 		}
 		path := filepath.Join(j.dir, "tree", h.Name)
 		if h.Typeflag == tar.TypeDir {
-			if err := os.MkdirAll(path, 0o755); err != nil {
+			if err := mkdir(path); err != nil {
 				return err
 			}
 			continue
 		}
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		if err := mkdir(filepath.Dir(path)); err != nil {
 			return err
 		}
 		if err := untarFile(path, r, h); err != nil {
